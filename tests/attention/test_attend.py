@@ -1,0 +1,85 @@
+"""Attention against its definition, written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidflow.attention.attend import attend
+from vidflow.attention.kernels import xla
+from vidflow.attention.mask import Mask
+from vidflow.errors import UsageError
+
+
+def reference(q, k, v, mask):
+    """Row by row, in float64."""
+    q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
+    out = np.zeros(q.shape)
+    for b in range(q.shape[0]):
+        for n in range(q.shape[1]):
+            if mask is None:
+                seen = np.arange(k.shape[1])
+            else:
+                segment = int(mask.q_segment[b, n])
+                seen = np.flatnonzero((np.asarray(mask.kv_segment[b]) == segment) & (segment != 0))
+            if not len(seen):
+                continue
+            for head in range(q.shape[2]):
+                logits = k[b, seen, head] @ q[b, n, head] / np.sqrt(q.shape[3])
+                weights = np.exp(logits - logits.max())
+                out[b, n, head] = weights @ v[b, seen, head] / weights.sum()
+    return out
+
+
+def inputs(queries=7, keys=5):
+    shapes = [(2, queries, 3, 4), (2, keys, 3, 4), (2, keys, 3, 4)]
+    return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+
+
+MASK = Mask(
+    q_segment=jnp.array([[1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1]]),
+    kv_segment=jnp.array([[1, 2, 2, 2, 0], [1, 1, 0, 0, 0]]),
+)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "segments"])
+def test_attend_is_the_definition(mask):
+    q, k, v = inputs()
+    np.testing.assert_allclose(attend(q, k, v, mask), reference(q, k, v, mask), atol=2e-6)
+
+
+def test_a_query_that_may_see_nothing_gets_zeros_and_finite_gradients():
+    q, k, v = inputs()
+    out = attend(q, k, v, MASK)
+    assert not np.asarray(out[0, 4:]).any()  # segment 3 has no keys, segment 0 is padding
+    gradient = jax.grad(lambda q: attend(q, k, v, MASK).sum())(q)
+    assert np.isfinite(np.asarray(gradient)).all()
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "segments"])
+def test_blocks_of_queries_change_neither_values_nor_gradients(monkeypatch, mask):
+    q, k, v = inputs()
+
+    def run():
+        loss = lambda q, k, v: jnp.sum(jnp.sin(attend(q, k, v, mask)))  # noqa: E731
+        return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+    dense = run()
+    monkeypatch.setattr(xla, "DENSE_LOGITS", 1)
+    monkeypatch.setattr(xla, "BLOCK", 3)  # 7 queries: the last block is padded
+    blocks = run()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), dense, blocks)
+
+
+def test_no_array_of_queries_by_keys_exists_at_length():
+    length = 16384
+    q = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda q, k, v: attend(q, k, v).sum(), argnums=(0, 1, 2)))
+    memory = gradient.lower(q, q, q).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < length * length * 4 / 4
+
+
+def test_an_unknown_kernel_is_named_with_the_known_ones():
+    q, k, v = inputs()
+    with pytest.raises(UsageError, match=r"'flash'.*xla"):
+        attend(q, k, v, kernel="flash")

@@ -1,0 +1,144 @@
+"""The temporal autoencoder: shapes for any length, frames that know nothing of images, images that are one frame."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidflow.autoencoders import losses
+from vidflow.autoencoders.latents import Compression, Posterior, Statistics
+from vidflow.autoencoders.layers import SpatialConv, TemporalConv, upsample
+from vidflow.autoencoders.tae import TemporalAutoencoder
+from vidflow.errors import UsageError
+
+OPTIONS = {"widths": (8, 8, 12), "strides": ((2, 2), (2, 2)), "blocks": 1, "channels": 3, "groups": 4}
+
+
+def build(**options):
+    module = TemporalAutoencoder(**{**OPTIONS, **options})
+    params = nn.unbox(module.init(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+    return module, params
+
+
+def randomised(params):
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    return tree.unflatten([0.2 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 9])
+def test_any_number_of_frames_encodes_rounded_up_and_decodes_back(frames):
+    module, params = build()
+    video = jnp.zeros((2, frames, 8, 16, 3))
+    z = module.apply(params, video, method="encode").mean
+    assert z.shape == (2, *module.compression.latent_shape(frames, 8, 16)) == (2, -(-frames // 4), 2, 4, 3)
+    assert module.apply(params, z, frames, method="decode").shape == video.shape
+
+
+def test_the_paper_compresses_8_by_8_by_8_to_16_channels():
+    assert TemporalAutoencoder().compression == Compression(8, 8, 8, 16)
+    assert TemporalAutoencoder().compression.latent_shape(256, 768, 768) == (32, 96, 96, 16)
+
+
+def test_at_the_start_every_frame_goes_through_the_image_model_alone():
+    """Temporal layers begin as the identity, so without temporal strides a video is a batch of images."""
+    module, params = build(strides=((1, 2), (1, 2)))
+    video = jax.random.normal(jax.random.key(1), (1, 3, 8, 8, 3))
+    whole = module.apply(params, video, method="encode").mean
+    frames = module.apply(params, video[0][:, None], method="encode").mean
+    np.testing.assert_allclose(whole[0], frames[:, 0], atol=1e-5)
+
+
+def test_a_still_video_encodes_like_its_image_at_every_time():
+    """Edge padding invents no change: also with random temporal weights and strides."""
+    module, params = build()
+    params = randomised(params)
+    image = jax.random.normal(jax.random.key(1), (1, 1, 8, 8, 3))
+    still = jnp.repeat(image, 8, axis=1)
+    one = module.apply(params, image, method="encode").mean
+    many = module.apply(params, still, method="encode").mean
+    np.testing.assert_allclose(many, jnp.repeat(one, 2, axis=1), atol=1e-5)
+
+
+def test_it_is_not_causal_and_reaches_both_ways_in_time():
+    module, params = build()
+    params = randomised(params)
+
+    def middle(video):
+        return module.apply(params, video, method="encode").mean[0, 1].sum()
+
+    gradient = jax.grad(middle)(jax.random.normal(jax.random.key(0), (1, 12, 8, 8, 3)))
+    reach = np.abs(np.asarray(gradient)).sum((0, 2, 3, 4))
+    assert reach[3] > 0 and reach[8] > 0
+
+
+def test_temporal_convolution_is_a_convolution_with_edge_padding():
+    x = jax.random.normal(jax.random.key(0), (1, 5, 1, 1, 2))
+    layer = TemporalConv(3, stride=2)
+    params = randomised(nn.unbox(layer.init(jax.random.key(1), x)))
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    frames = np.asarray(x[0, :, 0, 0])
+    padded = np.concatenate([frames[:1], frames, frames[-1:]])
+    expected = [sum(padded[t + k] @ np.asarray(kernel[k]) for k in range(3)) + bias for t in (0, 2, 4)]
+    np.testing.assert_allclose(layer.apply(params, x)[0, :, 0, 0], expected, atol=1e-5)
+
+
+def test_spatial_stride_halves_exactly_and_upsampling_doubles():
+    x = jnp.zeros((1, 2, 6, 8, 4))
+    layer = SpatialConv(5, stride=2)
+    assert layer.apply(layer.init(jax.random.key(0), x), x).shape == (1, 2, 3, 4, 5)
+    x = jnp.arange(2.0).reshape(1, 2, 1, 1, 1)
+    np.testing.assert_array_equal(upsample(x, 2, 1)[0, :, 0, 0, 0], [0, 0, 1, 1])
+    assert upsample(x, 1, 3).shape == (1, 2, 3, 3, 1)
+
+
+def test_every_parameter_takes_part():
+    module, params = build(patch=2)
+    params = randomised(params)
+    video = jax.random.uniform(jax.random.key(1), (1, 5, 16, 16, 3), minval=-1)
+
+    def loss(params):
+        posterior = module.apply(params, video, method="encode")
+        z = posterior.sample(jax.random.split(jax.random.key(2), 1))
+        reconstruction = module.apply(params, z, 5, method="decode")
+        return losses.total(reconstruction, video, posterior, {"l1": 1.0, "l2": 1.0, "kl": 0.1})[0]
+
+    gradient = jax.grad(loss)(params)
+    silent = [
+        jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not leaf.any()
+    ]
+    # A softmax does not see a shift of all its logits, so biases of keys have no gradient.
+    assert [name for name in silent if "key']['bias" not in name] == []
+
+
+def test_sizes_that_the_stride_does_not_divide_are_refused_with_one_that_works():
+    compression = Compression(8, 8, 8, 16)
+    with pytest.raises(UsageError, match=r"height of 100 .* stride 8: use 96"):
+        compression.latent_shape(16, 100, 96)
+    with pytest.raises(UsageError, match="at least 1 frame"):
+        compression.latent_shape(0, 96, 96)
+
+
+def test_kl_of_a_standard_normal_is_zero_and_of_a_shifted_one_half_its_square():
+    zeros = jnp.zeros((2, 1, 2, 2, 3))
+    np.testing.assert_allclose(Posterior(zeros, zeros).kl(), 0.0)
+    np.testing.assert_allclose(Posterior(zeros + 2.0, zeros).kl(), 2.0)
+    shifted = Posterior(zeros, zeros + jnp.log(4.0))  # deviation 2: (4 - 1 - ln 4) / 2
+    np.testing.assert_allclose(shifted.kl(), (3 - np.log(4)) / 2, rtol=1e-6)
+
+
+def test_a_posterior_sample_has_its_mean_and_deviation_and_is_per_row():
+    posterior = Posterior(jnp.full((2, 4, 8, 8, 3), 5.0), jnp.full((2, 4, 8, 8, 3), 2 * jnp.log(0.1)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    z = posterior.sample(keys)
+    assert float(z.mean()) == pytest.approx(5.0, abs=0.02) and float(z.std()) == pytest.approx(0.1, abs=0.01)
+    second = Posterior(posterior.mean[1:], posterior.logvar[1:]).sample(keys[1:])
+    np.testing.assert_array_equal(z[1:], second)
+
+
+def test_normalisation_is_undone_by_its_inverse():
+    statistics = Statistics((1.0, -2.0), (0.5, 4.0))
+    z = jax.random.normal(jax.random.key(0), (1, 2, 2, 2, 2))
+    np.testing.assert_allclose(statistics.denormalise(statistics.normalise(z)), z, atol=1e-6)
+    np.testing.assert_allclose(statistics.normalise(jnp.array([1.5, 2.0]).reshape(1, 1, 1, 1, 2)).ravel(), [1.0, 1.0])

@@ -1,0 +1,1 @@
+"""Where videos and captions come from: files, folders, batches."""

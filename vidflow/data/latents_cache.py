@@ -1,0 +1,137 @@
+"""A cache of encoded clips: latents and captions on disk, written once by `vidflow encode`, read at random.
+
+    latents.json           what it was made from and how many clips; written last, so its presence means "whole"
+    part-00000.safetensors `latents` [n, t, h, w, c] float16, normalised
+    part-00000.json        captions, and the digest of the latents file beside it
+
+Parts are written whole or not at all, so an interrupted encode goes on with the first missing part.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from vidflow.errors import UsageError
+
+CLIPS_PER_PART = 1024
+Part = tuple[Float[np.ndarray, "n t h w c"], Sequence[str]]
+
+
+def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[range], Part]) -> Iterator[int]:
+    """Writes the missing parts of a cache of `clips` clips and yields the number of clips done after each.
+
+    Args:
+      folder: of the cache; made if absent.
+      recipe: what the latents depend on (data, autoencoder digest), JSON values.
+      encode: latents and captions of a range of clip indices.
+
+    Raises:
+      UsageError: the folder holds a cache, or the start of one, of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = json.loads(json.dumps(recipe))
+    begun = folder / "recipe.json"
+    if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != recipe:
+        raise UsageError(f"{folder} holds latents of other data or another autoencoder: use another folder.")
+    _write_json(begun, recipe)
+    parts = [range(low, min(low + CLIPS_PER_PART, clips)) for low in range(0, clips, CLIPS_PER_PART)]
+    for number, indices in enumerate(parts):
+        if not _part_is_whole(folder, number):
+            latents, captions = encode(indices)
+            _write_part(folder, number, latents, captions)
+        yield indices.stop
+    _write_json(folder / "latents.json", {"recipe": recipe, "clips": clips, "parts": len(parts)})
+
+
+def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder holds the finished cache of this recipe; its parts are verified when it is read."""
+    try:
+        return json.loads((folder / "latents.json").read_text(encoding="utf-8"))["recipe"] == recipe
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class LatentsSource:
+    """The examples of a whole cache: {"latents": float32 [t, h, w, c], "caption": str}.
+
+    Raises:
+      UsageError: no whole cache in the folder, or a part that is missing, cut short or altered.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            index = json.loads((folder / "latents.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UsageError(
+                f"{folder} holds no whole cache of latents (latents.json is missing or unreadable): run vidflow encode."
+            ) from None
+        self.recipe = index["recipe"]
+        self._captions: list[str] = []
+        self._latents = []
+        for number in range(index["parts"]):
+            if not _part_is_whole(folder, number):
+                raise UsageError(f"Part {number} of {folder} is missing or damaged: run vidflow encode again.")
+            self._captions += json.loads(_names(folder, number)[1].read_text(encoding="utf-8"))["captions"]
+            with safe_open(_names(folder, number)[0], framework="numpy") as part:
+                self._latents.append(part.get_tensor("latents"))
+        if len(self._captions) != index["clips"] or sum(map(len, self._latents)) != index["clips"]:
+            raise UsageError(f"{folder} lacks some of its {index['clips']} clips: run vidflow encode again.")
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self._latents[0].shape[1:]
+
+    def caption(self, index: int) -> str:
+        return self._captions[index]
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part, place = divmod(index, CLIPS_PER_PART)
+        return {"latents": self._latents[part][place].astype(np.float32), "caption": self._captions[index]}
+
+
+def _names(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"part-{number:05d}.safetensors", folder / f"part-{number:05d}.json"
+
+
+def _write_part(folder: Path, number: int, latents: np.ndarray, captions: Sequence[str]) -> None:
+    arrays, text = _names(folder, number)
+    temporary = arrays.with_name(arrays.name + ".tmp")
+    save_file({"latents": np.ascontiguousarray(latents, np.float16)}, temporary)
+    digest = _digest(temporary)
+    os.replace(temporary, arrays)
+    _write_json(text, {"captions": list(captions), "sha256": digest})  # last: it vouches for the arrays
+
+
+def _part_is_whole(folder: Path, number: int) -> bool:
+    arrays, text = _names(folder, number)
+    try:
+        wanted = json.loads(text.read_text(encoding="utf-8"))["sha256"]
+        return _digest(arrays) == wanted
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        logging.warning("%s is not readable and will be made again.", text)
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(temporary, path)

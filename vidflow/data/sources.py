@@ -1,0 +1,64 @@
+"""Where clips come from: `config.data` -> a random-access source of {"video": uint8 [T, H, W, 3], "caption": str}."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from vidflow.data.folder import FolderSource
+from vidflow.data.pipeline import Source
+from vidflow.errors import UsageError
+from vidflow.worlds import bounce
+
+
+class BounceSource:
+    """The first `data.clips` clips of a split of the bounce world."""
+
+    def __init__(self, data: ConfigDict, seed: int, split: str) -> None:
+        self._data, self._seed, self._split = data, seed, split
+
+    def __len__(self) -> int:
+        return self._data.clips
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data = self._data
+        video, caption = bounce.clip(
+            self._seed,
+            index,
+            level=data.level,
+            split=self._split,
+            frames=data.frames,
+            height=data.height,
+            width=data.width,
+            captions=data.captions,
+        )
+        return {"video": video, "caption": caption}
+
+
+def make_source(data: ConfigDict, *, seed: int, split: str = "train") -> Source:
+    """The source that `data.source` names, "bounce" or "folder"; a folder has no splits.
+
+    Raises:
+      UsageError: an unknown source, or a folder that FolderSource refuses.
+    """
+    if data.source == "bounce":
+        return BounceSource(data, seed, split)
+    if data.source == "folder":
+        if not data.path:
+            raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
+        return FolderSource(
+            Path(data.path), frames=data.frames, height=data.height, width=data.width, fps=data.fps, seed=seed
+        )
+    raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
+
+
+def to_float(video: UInt8[np.ndarray, "*B T H W 3"]) -> Float[np.ndarray, "*B T H W 3"]:
+    """Bytes 0..255 -> float32 in [-1, 1]."""
+    return video.astype(np.float32) / 127.5 - 1.0
+
+
+def to_bytes(video: Float[np.ndarray, "*B T H W 3"]) -> UInt8[np.ndarray, "*B T H W 3"]:
+    """Float in [-1, 1] (clipped) -> bytes, rounded to nearest."""
+    return np.clip(np.round((np.asarray(video) + 1.0) * 127.5), 0, 255).astype(np.uint8)

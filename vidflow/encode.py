@@ -1,0 +1,41 @@
+"""Encode videos and captions once, into a cache that training reads.
+
+  vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
+      --out=caches/bounce
+  vidflow train --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
+      --config.data.source=cache --config.data.path=caches/bounce --workdir=runs/mine
+
+Training encodes by itself into its run folder; this verb is for a cache that several runs share. An interrupted
+encode goes on where it stopped.
+"""
+
+from collections.abc import Sequence
+
+from vidflow import cli
+from vidflow.errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.parser(__doc__, "encode")
+    cli.add_config_flags(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the cache; made if absent")
+    args, assignments = cli.parse_with_overrides(parser, argv)
+
+    from pathlib import Path
+
+    from vidflow import config as configs
+    from vidflow.startup import start
+
+    config = configs.override(configs.load(args.config), assignments)
+    if "autoencoder" not in config or not config.autoencoder.run:
+        raise UsageError("Encoding needs a trained autoencoder: add --config.autoencoder.run=DIR.")
+    start()
+    from vidflow.tasks import frozen_autoencoder
+    from vidflow.tasks.encoding import encode_clips
+
+    autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME)
+    encode_clips(config.data, config.seed, autoencoder, Path(args.out))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Velocity networks over spacetime patches."""

@@ -1,0 +1,121 @@
+"""The Movie Gen transformer block: Llama's parts, full attention, text by cross-attention, adaptive norms."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from vidflow.attention.attend import attend
+from vidflow.attention.mask import Mask
+from vidflow.models.conditioning import Conditioning
+
+Stream = Float[Array, "B N D"]
+
+linear_init = nn.initializers.lecun_normal()
+
+
+class Block(nn.Module):
+    """One layer, a map on the residual stream (Movie Gen, section 3.1.3).
+
+    The six modulation vectors (shift, scale, gate for attention and for the feed-forward) are one projection of the
+    time embedding shared by all layers plus a table of this layer. Gates and the output of cross-attention start
+    at zero, so a new stack is the identity (adaLN-Zero, Peebles and Xie 2023). Linear layers have no bias.
+    """
+
+    heads: int
+    feed_forward: int
+    kernel: str = "xla"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Stream,
+        segment: Int[Array, "B N"],
+        position: Stream,
+        modulation: Float[Array, "B M six D"],
+        conditioning: Conditioning,
+    ) -> tuple[Stream, None]:
+        width = x.shape[-1]
+        table = self.param(
+            "modulation",
+            nn.with_logical_partitioning(nn.initializers.zeros, (None, "features")),
+            (6, width),
+        )
+        # [B, M, 6, D], M = 1 for one time per video or N for one per frame -> six arrays [B, M, D].
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.moveaxis(
+            (modulation + table).astype(self.dtype), 2, 0
+        )
+        x = x + position
+        h = modulate(norm(self.dtype, "attention_norm")(x), shift_a, scale_a)
+        x = x + gate_a * Attention(self.heads, self.kernel, self.dtype, name="attention")(h, h, segment, segment)
+        h = norm(self.dtype, "cross_norm")(x)
+        x = x + Attention(self.heads, self.kernel, self.dtype, nn.initializers.zeros, name="cross_attention")(
+            h, conditioning.text.astype(self.dtype), segment, conditioning.text_segment
+        )
+        h = modulate(norm(self.dtype, "feed_forward_norm")(x), shift_f, scale_f)
+        x = x + gate_f * FeedForward(self.feed_forward, self.dtype, name="feed_forward")(h)
+        return nn.with_logical_constraint(x, ("batch", "tokens", "features")), None
+
+
+class Attention(nn.Module):
+    """Multi-head attention from x to `context`; the same array for self-attention."""
+
+    heads: int
+    kernel: str
+    dtype: Any
+    out_init: Any = linear_init
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Stream,
+        context: Float[Array, "B M E"],
+        segment: Int[Array, "B N"],
+        context_segment: Int[Array, "B M"],
+    ) -> Stream:
+        width = x.shape[-1]
+
+        def project(y: Array, name: str) -> Float[Array, "B T K head"]:
+            y = linear(width, ("embed", "heads"), self.dtype, name)(y)
+            return y.reshape(*y.shape[:2], self.heads, width // self.heads)
+
+        q, k, v = project(x, "query"), project(context, "key"), project(context, "value")
+        h = attend(q, k, v, Mask(segment, context_segment), kernel=self.kernel)
+        h = checkpoint_name(h, "attention_output").reshape(x.shape)
+        return linear(width, ("heads", "embed"), self.dtype, "out", self.out_init)(h)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Stream) -> Stream:
+        gate = linear(self.features, ("embed", "mlp"), self.dtype, "gate")(x)
+        up = linear(self.features, ("embed", "mlp"), self.dtype, "up")(x)
+        return linear(x.shape[-1], ("mlp", "embed"), self.dtype, "down")(nn.silu(gate) * up)
+
+
+def linear(
+    features: int, names: tuple[str, str], dtype: Any, name: str, init: Any = linear_init
+) -> nn.Dense:
+    """A bias-free projection whose kernel carries logical axis names."""
+    return nn.Dense(
+        features, use_bias=False, dtype=dtype, kernel_init=nn.with_logical_partitioning(init, names), name=name
+    )
+
+
+def norm(dtype: Any, name: str) -> nn.RMSNorm:
+    """RMSNorm over the features; statistics in float32."""
+    scale = nn.with_logical_partitioning(nn.initializers.ones, ("features",))
+    return nn.RMSNorm(epsilon=1e-6, dtype=dtype, scale_init=scale, name=name)
+
+
+def modulate(x: Stream, shift: Float[Array, "B M D"], scale: Float[Array, "B M D"]) -> Stream:
+    """Shift and scale around the identity; M is 1 or N."""
+    return x * (1 + scale) + shift

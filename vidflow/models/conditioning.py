@@ -1,0 +1,49 @@
+"""What a velocity network is told besides the noisy video: the text, and the flow time."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@flax.struct.dataclass
+class Conditioning:
+    """One struct for every task: a task is which fields are filled.
+
+    Attributes:
+      text: [B, L, D] text tokens, of any width.
+      text_segment: [B, L] integers; a token is seen by the video tokens of the same segment, 0 by none.
+    """
+
+    text: Any
+    text_segment: Any
+
+
+class TimeEmbedding(nn.Module):
+    """Flow time t in [0, 1], [B, T'] -> [B, T', width]: sinusoids of 1000 t, then a two-layer network.
+
+    The factor 1000 spreads t over the frequencies that diffusion transformers use (Peebles and Xie 2023).
+    """
+
+    width: int
+    frequencies: int = 256
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Float[Array, "B frames"]) -> Float[Array, "B frames D"]:
+        half = self.frequencies // 2
+        rate = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half) / half)
+        angle = 1000.0 * t.astype(jnp.float32)[..., None] * rate
+        x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1).astype(self.dtype)
+        init = nn.initializers.normal(0.02)
+        x = nn.Dense(
+            self.width, dtype=self.dtype, kernel_init=nn.with_logical_partitioning(init, (None, "embed")), name="in"
+        )(x)
+        return nn.Dense(
+            self.width,
+            dtype=self.dtype,
+            kernel_init=nn.with_logical_partitioning(init, ("embed", "features")),
+            name="out",
+        )(nn.silu(x))

@@ -1,0 +1,47 @@
+"""The device mesh of a run."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vidflow.errors import UsageError
+
+AXES = ("data", "fsdp", "sequence", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, sequence: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over the first data * fsdp * sequence * tensor devices, its axes named as in `AXES`.
+
+    Axes are Auto: sharding propagates from the annotations of the model.
+
+    Raises:
+      UsageError: more devices asked for than there are, or an axis below 1.
+    """
+    shape = (data, fsdp, sequence, tensor)
+    devices = jax.devices()
+    wanted = math.prod(shape)
+    if min(shape) < 1 or wanted > len(devices):
+        sizes = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
+        raise UsageError(
+            f"The mesh {sizes} wants {wanted} device(s) and this process group has {len(devices)}: change config.mesh."
+        )
+    return Mesh(np.array(devices[:wanted]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows spread over the data and fsdp axes."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def check_batch(mesh: Mesh, batch_size: int) -> None:
+    """Raises UsageError unless the rows divide over the devices that split the batch."""
+    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % ways:
+        raise UsageError(
+            f"config.batch_size = {batch_size} does not divide over the {ways} device groups of config.mesh "
+            f"(data x fsdp): use a multiple of {ways}."
+        )

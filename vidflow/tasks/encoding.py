@@ -1,0 +1,42 @@
+"""Clips to cached latents."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vidflow import config as configs
+from vidflow.data import latents_cache
+from vidflow.data.sources import make_source
+from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
+
+BATCH = 64
+
+
+def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path) -> None:
+    """Encodes the clips of `data` (see data.sources) into a cache in `folder`, going on where a last call stopped.
+
+    Raises:
+      UsageError: the folder holds a cache of other data or of another autoencoder, or the data are refused.
+    """
+    recipe = {"data": json.loads(configs.to_json(data)), "seed": seed, "autoencoder": autoencoder.digest}
+    if latents_cache.is_whole(folder, recipe):
+        return
+    source = make_source(data, seed=seed)
+
+    def encode(indices: range) -> latents_cache.Part:
+        latents, captions = [], []
+        for low in range(indices.start, indices.stop, BATCH):
+            clips = [source[index] for index in range(low, min(low + BATCH, indices.stop))]
+            # Full batches only, the last one padded, so that the encoder compiles once.
+            videos = np.stack([clips[min(i, len(clips) - 1)]["video"] for i in range(BATCH)])
+            latents.append(autoencoder.encode(videos)[: len(clips)])
+            captions += [clip["caption"] for clip in clips]
+            bar.update(len(clips))
+        return np.concatenate(latents), captions
+
+    with tqdm(total=len(source), unit="clip", dynamic_ncols=True, desc="encode") as bar:
+        for done in latents_cache.write(folder, recipe, len(source), encode):
+            bar.update(done - bar.n)

@@ -1,0 +1,185 @@
+"""How good a run is: reconstruction for its autoencoder, read-back attributes for its samples."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vidflow.data import video
+from vidflow.data.sources import BounceSource, make_source
+from vidflow.errors import UsageError
+from vidflow.metrics import image, intervals
+from vidflow.metrics.intervals import Interval
+from vidflow.tasks import frozen_autoencoder, generation
+from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
+from vidflow.tasks.generation import Generator
+from vidflow.training import run_folder
+from vidflow.worlds.bounce import grammar, reader, scene
+
+RECONSTRUCTIONS = 256  # held-out clips
+BATCH = 64
+SHOWN = 16  # samples kept as files
+
+Scores = dict[str, Interval]
+CHANCE = {
+    "colour": 1 / len(scene.COLOURS),
+    "shape": 1 / len(scene.SHAPES),
+    "size": 1 / len(scene.SIZES),
+    "direction": 1 / len(scene.DIRECTIONS),
+    "speed": 1 / len(scene.SPEEDS),
+    "background": 1 / len(scene.BACKGROUNDS),
+}
+NUMBERS = {1: "bounce", 2: "bounce/two_objects", 3: "bounce/three_objects"}
+
+
+class Sample(NamedTuple):
+    """One generated video, what was asked for, and what was read back."""
+
+    prompt: str
+    seed: int
+    video: UInt8[np.ndarray, "T H W 3"]
+    scores: dict[str, bool | float]
+
+
+def autoencoder_scores(autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int) -> Scores:
+    """`autoencoder/psnr` in dB: 8-bit frames, mean over the frames of a clip, then over clips.
+
+    On bounce the clips are held out, and the reader's own accuracy on them and on their reconstructions comes along as
+    `reader/ground_truth/*` and `reader/reconstruction/*`. A folder has no held-out clips: all of it is used.
+    """
+    source = make_source(data, seed=seed, split="test") if data.source == "folder" else BounceSource(data, seed, "test")
+    clips = [source[index] for index in range(min(RECONSTRUCTIONS, len(source)))]
+    originals = np.stack([clip["video"] for clip in clips])
+    reconstructions = reconstruct(autoencoder, originals)
+    scores = {"autoencoder/psnr": intervals.mean(image.psnr(originals, reconstructions).mean(axis=1))}
+    if data.source != "folder":
+        captions = [clip["caption"] for clip in clips]
+        for name, videos in (("ground_truth", originals), ("reconstruction", reconstructions)):
+            read = [score(clip, caption) for clip, caption in zip(videos, captions, strict=True)]
+            scores |= {f"reader/{name}/{key}": value for key, value in attribute_means(read).items()}
+    return scores
+
+
+def reconstruct(
+    autoencoder: FrozenAutoencoder, videos: UInt8[np.ndarray, "B T H W 3"]
+) -> UInt8[np.ndarray, "B T H W 3"]:
+    """Encoded and decoded, in batches."""
+    frames = videos.shape[1]
+    parts = [videos[low : low + BATCH] for low in range(0, len(videos), BATCH)]
+    return np.concatenate([autoencoder.decode(autoencoder.encode(part), frames) for part in parts])
+
+
+def score(clip: UInt8[np.ndarray, "T H W 3"], prompt: str) -> dict[str, bool | float]:
+    """The attributes that the prompt names, right or wrong in the clip.
+
+    Raises:
+      UsageError: a prompt that is not of bounce's grammar.
+    """
+    description = grammar.parse(prompt)
+    if description is None:
+        raise UsageError(f"The prompt '{prompt[:80]}' names nothing that the bounce reader can check: see its grammar.")
+    return reader.score(reader.read(clip), description)
+
+
+def attribute_means(scores: Sequence[dict[str, bool | float]], independent: int | None = None) -> Scores:
+    """The mean of every attribute over those that name it."""
+    names = sorted({name for row in scores for name in row})
+    columns = {name: [float(row[name]) for row in scores if name in row] for name in names}
+    share = 1.0 if independent is None else independent / len(scores)
+    return {
+        name: intervals.proportion(column, max(round(len(column) * share), 1)) for name, column in columns.items()
+    }
+
+
+def held_out_prompts(data: ConfigDict, seed: int, each: int) -> dict[int, list[str]]:
+    """The first `each` captions of held-out clips for every number of objects that the level has."""
+    numbers = (1, 2, 3) if data.level == scene.TOP_LEVEL else (1,)
+    prompts: dict[int, list[str]] = {number: [] for number in numbers}
+    index = 0
+    while any(len(some) < each for some in prompts.values()):
+        what = scene.scene(seed, index, data.level, "test", data.width / data.height)
+        rng = scene.generator(seed, index, "test", purpose="caption")
+        some = prompts[len(what.objects)]
+        if len(some) < each:
+            some.append(grammar.caption(what, data.level, rng, data.captions))
+        index += 1
+    return prompts
+
+
+def sample_and_score(generator: Generator, prompts: Sequence[str], seeds: Sequence[int]) -> list[Sample]:
+    """A video for every prompt and seed, with the settings of the run's config."""
+    data, sampling = generator.config.data, generator.config.sampling
+    samples = []
+    with tqdm(total=len(prompts) * len(seeds), unit="video", dynamic_ncols=True, desc="sample") as bar:
+        for seed in seeds:
+            before = bar.n
+            videos = generator(
+                prompts,
+                seed=seed,
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                frames=data.frames,
+                height=data.height,
+                width=data.width,
+                progress=lambda done, before=before: bar.update(before + done - bar.n),
+            )
+            samples += [Sample(p, seed, v, score(v, p)) for p, v in zip(prompts, videos, strict=True)]
+    return samples
+
+
+def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -> tuple[Scores, list[Sample]]:
+    """`bounce/<attribute>` on held-out prompts with one object, `bounce/two_objects/...` and so on, and `chance/...`.
+
+    Intervals count prompts, not samples: the samples of one prompt are not independent.
+    """
+    config = generator.config
+    scores, everything = {}, []
+    for number, some in held_out_prompts(config.data, config.seed, prompts).items():
+        samples = sample_and_score(generator, some, seeds)
+        means = attribute_means([sample.scores for sample in samples], independent=len(some))
+        scores |= {f"{NUMBERS[number]}/{name}": value for name, value in means.items()}
+        everything += samples
+    chance = {f"chance/{name}": Interval(value, value, value, 0) for name, value in CHANCE.items()}
+    return scores | {name: value for name, value in chance.items() if f"bounce/{name[7:]}" in scores}, everything
+
+
+def write(run: Path, scores: Scores) -> None:
+    """`evaluation.json`: name -> mean, low, high, n."""
+    table = {name: value._asdict() for name, value in sorted(scores.items())}
+    run_folder.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
+
+
+def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
+    """`samples/`: the first videos as files named in index.json, and scores.json with a row for every sample."""
+    folder = run / "samples"
+    folder.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = [{"prompt": s.prompt, "seed": s.seed, "scores": s.scores} for s in samples]
+    shown = []
+    for number, (sample, row) in enumerate(zip(samples[:SHOWN], rows, strict=False)):
+        name = f"{number:03d}.mp4"
+        video.write(folder / name, sample.video, fps)
+        shown.append({"file": name, **row})
+    run_folder.write_whole(folder / "scores.json", json.dumps(rows, indent=0) + "\n")
+    run_folder.write_whole(folder / "index.json", json.dumps(shown, indent=1) + "\n")
+
+
+def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:
+    """Evaluates what the run holds and writes evaluation.json and samples/.
+
+    Raises:
+      UsageError: a folder that is no finished run.
+    """
+    config = run_folder.read_config(run)
+    scores = autoencoder_scores(frozen_autoencoder.load(run / frozen_autoencoder.NAME), config.data, config.seed)
+    if "sampling" in config:
+        generator = generation.load(run)
+        generated, samples = generator_scores(generator, prompts, seeds)
+        scores |= generated
+        write_samples(run, samples, config.data.fps)
+    write(run, scores)
+    return scores

@@ -1,0 +1,183 @@
+"""Training a text-to-video model on the latents of a frozen autoencoder."""
+
+import importlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vidflow.data.latents_cache import LatentsSource
+from vidflow.errors import UsageError
+from vidflow.flow import objectives, paths, times
+from vidflow.models.dit import REMATERIALISATION, VideoTransformer
+from vidflow.models.sizes import size
+from vidflow.models.text_to_video import TextToVideo
+from vidflow.models.tokens import Grid, grid_of
+from vidflow.scaling import flops
+from vidflow.tasks import frozen_autoencoder
+from vidflow.tasks.encoding import encode_clips
+from vidflow.text import byte_tokens
+from vidflow.text.byte_encoder import ByteEncoder
+from vidflow.training import loop, run_folder, weights
+from vidflow.typing import RowKeys
+
+
+def build(config: ConfigDict, workdir: Path) -> loop.Task:
+    """The task of `experiments/*/text_to_video.py`.
+
+    Before training it puts a frozen autoencoder (copied from `config.autoencoder.run`, or trained here if that is
+    empty) into `workdir/autoencoder` and, unless `config.data.source` is "cache", latents into `workdir/latents`.
+
+    Raises:
+      UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long.
+    """
+    autoencoder = obtain_autoencoder(config, workdir)
+    data = config.data
+    check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
+    folder = Path(data.path) if data.source == "cache" else workdir / "latents"
+    if data.source != "cache":
+        encode_clips(data, config.seed, autoencoder, folder)
+    latents = LatentsSource(folder)
+    if latents.recipe["autoencoder"] != autoencoder.digest:
+        raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
+    grid = check_grid(config, latents.latent_shape)
+    source = _Tokenised(latents, config.text.length)
+    model = make_model(config)
+    shape = latents.latent_shape
+
+    def init(key: jax.Array) -> Any:
+        ids = jnp.ones((1, config.text.length), jnp.int32)
+        return model.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), ids)
+
+    def finish(params: Any) -> None:
+        weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
+
+    return loop.Task(init, make_objective(model, config), source, _training_flops(config, grid, shape[-1]), finish)
+
+
+def make_model(config: ConfigDict) -> TextToVideo:
+    """The module that `config.model` and `config.text` describe."""
+    model, text = config.model, config.text
+    if model.remat not in ("none", *REMATERIALISATION):
+        known = ", ".join(["none", *REMATERIALISATION])
+        raise UsageError(f"Unknown config.model.remat '{model.remat}': use one of {known}.")
+    if text.length % text.stride:
+        raise UsageError(f"config.text.length = {text.length} is not a multiple of config.text.stride = {text.stride}.")
+    return TextToVideo(
+        text=ByteEncoder(text.width, text.layers, text.heads, text.length, text.stride, jnp.dtype(model.dtype)),
+        backbone=VideoTransformer(
+            size=size(model.size),
+            patch=tuple(model.patch),
+            positions=tuple(model.positions),
+            remat=model.remat,
+            kernel=model.kernel,
+            dtype=jnp.dtype(model.dtype),
+        ),
+    )
+
+
+def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
+    """Flow matching on latents given text; with probability `text.dropout` a row sees the empty prompt instead."""
+    path = paths.linear(config.flow.s_min)
+    density = make_times(config.flow)
+    null = jnp.asarray(byte_tokens.tokenize([""], config.text.length))
+
+    def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        drop_key, flow_key = jax.vmap(jax.random.split, out_axes=1)(keys)
+        drop = jax.vmap(lambda key: jax.random.bernoulli(key, config.text.dropout))(drop_key)
+        conditioning = model.apply(params, jnp.where(drop[:, None], null, batch["text"]), method="encode_text")
+
+        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
+            return model.apply(params, x, t, conditioning, method="velocity").prediction
+
+        loss, t = objectives.flow_matching(velocity, flow_key, batch["latents"], path=path, times=density)
+        return loss.mean(), {"loss_by_time": objectives.loss_by_time(loss, t)}
+
+    return objective
+
+
+def make_times(flow: ConfigDict) -> times.TimeDensity:
+    """The density of training times that `config.flow` describes."""
+    if flow.times == "uniform":
+        return times.uniform()
+    if flow.times == "logit_normal":
+        return times.logit_normal(flow.times_mean, flow.times_std)
+    raise UsageError(f"Unknown config.flow.times '{flow.times}': use 'uniform' or 'logit_normal'.")
+
+
+def check_grid(config: ConfigDict, latent_shape: tuple[int, ...]) -> Grid:
+    """The grid of patches of such latents.
+
+    Raises:
+      UsageError: a side that the patch does not divide, or that is longer than its position table.
+    """
+    patch, tables = tuple(config.model.patch), tuple(config.model.positions)
+    for name, side, step, table in zip(("time", "height", "width"), latent_shape, patch, tables, strict=False):
+        if side % step:
+            raise UsageError(
+                f"Latents of {side} along {name} do not divide into patches of {step} (config.model.patch): choose "
+                f"frames, height and width so that they do."
+            )
+        if side // step > table:
+            raise UsageError(
+                f"This video has {side // step} patches along {name} and the model's position table holds {table} "
+                "(config.model.positions): ask for a smaller or shorter video, or train with longer tables."
+            )
+    return grid_of(tuple(latent_shape), patch)
+
+
+def obtain_autoencoder(config: ConfigDict, workdir: Path) -> frozen_autoencoder.FrozenAutoencoder:
+    """The run's own copy of its autoencoder, made on the first call, so that a moved run still samples."""
+    own = workdir / frozen_autoencoder.NAME
+    if not (own / "autoencoder.json").exists():
+        if config.autoencoder.run:
+            trained = Path(config.autoencoder.run) / frozen_autoencoder.NAME
+            frozen_autoencoder.load(trained)  # refuse a bad one before copying it
+        else:
+            trained = _train_autoencoder(config.autoencoder.train, workdir / "autoencoder_run")
+        own.mkdir(parents=True, exist_ok=True)
+        for name in ("weights.safetensors", "autoencoder.json"):  # the card last: it vouches for the weights
+            shutil.copyfile(trained / name, own / (name + ".tmp"))
+            (own / (name + ".tmp")).replace(own / name)
+    return frozen_autoencoder.load(own)
+
+
+def _train_autoencoder(config: ConfigDict, workdir: Path) -> Path:
+    logging.info("config.autoencoder.run is empty: training an autoencoder in %s", workdir)
+    run_folder.prepare(workdir, config)
+    task = importlib.import_module(config.task).build(config, workdir)
+    loop.train(config, workdir, task)
+    return workdir / frozen_autoencoder.NAME
+
+
+class _Tokenised:
+    """Latents with the byte identifiers of their captions."""
+
+    def __init__(self, latents: LatentsSource, length: int) -> None:
+        self._latents = latents
+        captions = [latents.caption(index) for index in range(len(latents))]
+        self._text = byte_tokens.tokenize(captions, length).astype(np.uint16)
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"latents": self._latents[index]["latents"], "text": self._text[index].astype(np.int32)}
+
+
+def _training_flops(config: ConfigDict, grid: Grid, channels: int) -> float:
+    text = config.text
+    forward = flops.transformer_forward(
+        size(config.model.size),
+        tokens=grid.tokens,
+        text_tokens=text.length // text.stride,
+        text_width=text.width,
+        features=channels * int(np.prod(config.model.patch)),
+    )
+    forward += flops.byte_encoder_forward(width=text.width, layers=text.layers, length=text.length, stride=text.stride)
+    return (1 + flops.BACKWARD) * forward

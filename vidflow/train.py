@@ -1,0 +1,40 @@
+"""Train what an experiment file describes, or go on with it: the same command resumes.
+
+  vidflow train --config=experiments/bounce/autoencoder.py --workdir=runs/demo_autoencoder
+  vidflow train --config=experiments/bounce/text_to_video.py:smoke --workdir=runs/smoke
+  vidflow train --config=experiments/bounce/text_to_video.py --workdir=runs/mine \\
+      --config.data.source=folder --config.data.path=my_videos --config.steps=5000
+
+Any leaf of the config can be set with --config.NAME=VALUE; an unknown name is refused with the nearest known one.
+The run folder then holds config.json, provenance.json, metrics.jsonl (one line a step), TensorBoard events,
+checkpoints, and at the end the averaged weights.
+"""
+
+from collections.abc import Sequence
+
+from vidflow import cli
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.parser(__doc__, "train")
+    cli.add_config_flags(parser)
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder; made if absent, resumed if not")
+    args, assignments = cli.parse_with_overrides(parser, argv)
+
+    import importlib
+    from pathlib import Path
+
+    from vidflow import config as configs
+    from vidflow.startup import start
+
+    config = configs.override(configs.load(args.config), assignments)
+    start()
+    from vidflow.training import loop, run_folder
+
+    workdir = Path(args.workdir)
+    run_folder.prepare(workdir, config)
+    loop.train(config, workdir, importlib.import_module(config.task).build(config, workdir))
+
+
+if __name__ == "__main__":
+    cli.run(main)

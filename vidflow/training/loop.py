@@ -1,0 +1,110 @@
+"""The training loop: what a run does, in the order it does it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vidflow.data import pipeline
+from vidflow.parallel import rules
+from vidflow.parallel.devices import peak_flops
+from vidflow.parallel.mesh import batch_sharding, check_batch, make_mesh
+from vidflow.training import state as states
+from vidflow.training.checkpoint import Checkpoints
+from vidflow.training.optimizer import make_optimizer
+from vidflow.training.step import Objective, make_step
+from vidflow.training.telemetry import Telemetry
+
+
+class Task(NamedTuple):
+    """What is trained. The loop knows nothing else of it.
+
+    Attributes:
+      init: key -> parameters, annotated with logical axis names.
+      objective: (params, row keys, batch) -> (loss, metrics).
+      source: examples by index.
+      flops_per_row: model FLOPs of one example, forward and backward.
+      finish: called with the averaged parameters once the run is complete; writes what others will use.
+    """
+
+    init: Callable[[jax.Array], Any]
+    objective: Objective
+    source: pipeline.Source
+    flops_per_row: float
+    finish: Callable[[Any], None]
+
+
+def train(config: ConfigDict, workdir: Path, task: Task) -> None:
+    """Trains `task` to `config.steps`, going on from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+      UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, a loss that is not finite.
+    """
+    mesh = make_mesh(**config.mesh)
+    check_batch(mesh, config.batch_size)
+    with jax.set_mesh(mesh), rules.in_force():
+        boxed = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+        optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+        if checkpoints.latest() is None:
+            state = states.initialise(task.init, optimizer, jax.random.key(config.seed), mesh)
+        else:
+            state = checkpoints.restore(states.abstract(task.init, optimizer, mesh))
+        if int(state.step) < config.steps:
+            state = _run_steps(config, workdir, task, mesh, optimizer, checkpoints, state)
+        checkpoints.close()
+        task.finish(jax.device_get(state.ema))
+
+
+def _run_steps(
+    config: ConfigDict,
+    workdir: Path,
+    task: Task,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    state: states.State,
+) -> states.State:
+    """The loop proper. Resuming relies on this order of operations; do not change it lightly.
+
+      1. The state says how many steps it holds: with s of them, the next step is s.
+      2. batch(s) is read; it is a function of (seed, s), and no position in the data is carried.
+      3. Step s runs; its randomness is a function of (seed, s, row).
+      4. Its metrics are handed over; nothing waits for the device.
+      5. When s + 1 is a multiple of `checkpoint.every`, or the last, metrics are written out and then the state is
+         saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
+    """
+    start = int(state.step)
+    step = jax.jit(
+        make_step(task.objective, optimizer, seed=config.seed, ema_decay=config.ema_decay), donate_argnums=0
+    )
+    dataset = pipeline.rows(task.source, seed=config.seed)
+    batches = pipeline.batches(
+        dataset, batch_size=config.batch_size, start=start, sharding=batch_sharding(mesh), threads=config.data.threads
+    )
+    telemetry = Telemetry(
+        workdir,
+        start=start,
+        steps=config.steps,
+        every=config.log_every,
+        rows=config.batch_size,
+        flops=task.flops_per_row * config.batch_size,
+        peak=peak_flops(math.prod(mesh.shape.values())),
+    )
+    for s in range(start, config.steps):
+        batch = next(batches)
+        state, metrics = step(state, batch)
+        telemetry.step(s, metrics)
+        if s == start:
+            telemetry.flush()  # the first step compiles: keep it out of the throughput of the next ones
+        if (s + 1) % config.checkpoint.every == 0 or s + 1 == config.steps:
+            telemetry.flush()
+            checkpoints.save(state, s + 1)
+            telemetry.pause()
+    telemetry.close()
+    return state

@@ -1,0 +1,76 @@
+"""Optimizers and learning-rate schedules from config."""
+
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+from optax import contrib
+
+from vidflow.errors import UsageError
+
+# Pairs of (input, output) axes between which a kernel is a plain matrix of the network's interior. Muon is for these;
+# embeddings, position tables, first and last layers, norms and biases stay with AdamW (Jordan et al. 2024).
+MATRICES = {("embed", "heads"), ("heads", "embed"), ("embed", "mlp"), ("mlp", "embed")}
+
+
+def make_optimizer(config: ConfigDict, steps: int, axis_names: Any) -> optax.GradientTransformation:
+    """The transformation that `config.optimizer` describes.
+
+    Args:
+      config: `name` ("adamw" or "muon"), `learning_rate`, `warmup` (steps), `decay` ("constant", "cosine", or
+        "linear", to a tenth), `weight_decay`, `clip` (global gradient norm), `b1`, `b2`.
+      steps: length of the run, which `decay` reaches its end at.
+      axis_names: logical axis names of each parameter (`parallel.rules.axis_names`).
+
+    Raises:
+      UsageError: an unknown name or decay.
+    """
+    rate = learning_rate(config, steps)
+    if config.name == "adamw":
+        update = optax.adamw(
+            rate, config.b1, config.b2, weight_decay=config.weight_decay, mask=_is_matrix_tree(axis_names)
+        )
+    elif config.name == "muon":
+        update = contrib.muon(
+            rate,
+            beta=0.95,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            muon_weight_dimension_numbers=jax.tree.map(_matrix_axes, axis_names, is_leaf=_is_spec),
+        )
+    else:
+        raise UsageError(f"Unknown config.optimizer.name '{config.name}': use 'adamw' or 'muon'.")
+    return optax.chain(optax.clip_by_global_norm(config.clip), update)
+
+
+def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
+    """Linear warm-up, then the chosen decay; a function of the step alone."""
+    peak, warmup = config.learning_rate, config.warmup
+    rest = max(steps - warmup, 1)
+    decays = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=0.1),
+        "linear": optax.linear_schedule(peak, 0.1 * peak, rest),
+    }
+    if config.decay not in decays:
+        raise UsageError(f"Unknown config.optimizer.decay '{config.decay}': use one of {', '.join(decays)}.")
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[config.decay]], [warmup])
+
+
+def _matrix_axes(names: P) -> contrib.MuonDimensionNumbers | None:
+    """Which axes of a kernel form its matrix; the layer axis of a scanned stack is a batch of matrices."""
+    axes = [axis for axis, name in enumerate(names) if name != "layers"]
+    if tuple(names)[-2:] not in MATRICES:
+        return None
+    return contrib.MuonDimensionNumbers(reduction_axis=tuple(axes[:-1]), output_axis=axes[-1])
+
+
+def _is_matrix_tree(axis_names: Any) -> Any:
+    return jax.tree.map(lambda names: tuple(names)[-2:] in MATRICES, axis_names, is_leaf=_is_spec)
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, P)

@@ -1,0 +1,102 @@
+"""The folder of a run: its config, where it came from, its metrics, its weights.
+
+    runs/<name>/config.json      the resolved config        metrics.jsonl   one line a step
+                provenance.json  commit, versions, command  checkpoints/    Orbax
+                weights.safetensors  averaged weights, once finished        samples/ report.html evaluation.json
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+import vidflow
+from vidflow import config as configs
+from vidflow.errors import UsageError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
+
+
+def prepare(folder: Path, config: ConfigDict) -> None:
+    """Makes the folder of a new run, or checks that an existing one belongs to `config`.
+
+    Raises:
+      UsageError: the folder cannot be written, or holds a run of another config (naming the first difference).
+        `steps` may differ, so that a finished run can be trained further.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"Cannot write run folder {folder} ({error.strerror}): choose another --workdir.") from None
+    path = folder / "config.json"
+    if path.exists():
+        _check_same(read_config(folder), config, folder)
+    write_whole(path, configs.to_json(config))
+    write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+
+
+def read_config(folder: Path) -> ConfigDict:
+    """The config of the run in `folder`.
+
+    Raises:
+      UsageError: the folder is no run, or its config is not readable.
+    """
+    path = folder / "config.json"
+    try:
+        return configs.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is no run folder (no config.json there): name one of vidflow train.") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not a readable config ({error}): restore it or start a new run.") from None
+
+
+def provenance() -> dict[str, object]:
+    """What this process runs: commit, versions, command, machine. Recorded, never read back by a computation."""
+    return {
+        "vidflow": vidflow.__version__,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package is imported from; "unknown" outside one."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+        )
+        if tracked.returncode:
+            return "unknown"  # installed inside somebody else's checkout
+        return subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or "unknown"
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+def _check_same(old: ConfigDict, new: ConfigDict, folder: Path) -> None:
+    before, after = configs.flatten(old), configs.flatten(new)
+    for key in sorted(before.keys() | after.keys()):
+        if key != "steps" and before.get(key) != after.get(key):
+            raise UsageError(
+                f"{folder} holds a run with {key} = {before.get(key)!r} and this config has {after.get(key)!r}: use "
+                "another --workdir, or the same config to resume."
+            )

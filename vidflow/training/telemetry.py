@@ -1,0 +1,125 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard events, a progress bar.
+
+Metrics stay on the device until `flush`, so logging never makes a step wait for the one before it.
+"""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from vidflow.errors import UsageError
+
+
+class Telemetry:
+    """Writes one line of metrics.jsonl a step, in batches of `every` steps."""
+
+    def __init__(
+        self, folder: Path, *, start: int, steps: int, every: int, rows: int, flops: float, peak: float | None
+    ) -> None:
+        """`start` is the step resumed from: later lines, of steps that will run again, are dropped.
+
+        `rows` is the global batch size, `flops` the model FLOPs of one step, `peak` the peak FLOP/s of all devices
+        together or None where it is not known.
+        """
+        self._file = _truncate(folder / "metrics.jsonl", start)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name)
+        self._every, self._rows, self._flops, self._peak = every, rows, flops, peak
+        self._waiting: list[tuple[int, Any]] = []
+        self._clock = time.perf_counter()
+
+    def step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of `step` (counted from 0)."""
+        self._waiting.append((step, metrics))
+        if len(self._waiting) >= self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fetches the waiting metrics and writes them.
+
+        Raises:
+          UsageError: a loss that is not finite, naming the step; nothing after it is trusted.
+        """
+        if not self._waiting:
+            return
+        rows = [(step, jax.tree.map(np.asarray, metrics)) for step, metrics in self._waiting]
+        seconds = (time.perf_counter() - self._clock) / len(rows)
+        self._clock = time.perf_counter()
+        for step, metrics in rows:
+            line = {"step": step, **_flat(metrics), **self._speed(seconds)}
+            self._file.write(json.dumps(line) + "\n")
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, step)
+        self._file.flush()
+        self._bar.update(len(rows))
+        last = float(rows[-1][1]["loss"])
+        self._bar.set_postfix(loss=f"{last:.4f}", refresh=False)
+        self._waiting.clear()
+        for step, metrics in rows:
+            if not math.isfinite(metrics["loss"]):
+                raise UsageError(
+                    f"The loss is {float(metrics['loss'])} at step {step}: lower config.optimizer.learning_rate, or "
+                    "look at the data of that step; the last checkpoint is kept."
+                )
+
+    def pause(self) -> None:
+        """Leaves the time since the last flush out of the next throughput."""
+        self._clock = time.perf_counter()
+
+    def close(self) -> None:
+        self.flush()
+        self._bar.close()
+        self._file.close()
+        self._events.close()
+
+    def _speed(self, seconds: float) -> dict[str, float | None]:
+        rate = self._flops / seconds
+        return {
+            "seconds_per_step": round(seconds, 6),
+            "clips_per_second": round(self._rows / seconds, 3),
+            "model_tflops_per_second": round(rate / 1e12, 6),
+            "percent_of_peak": None if self._peak is None else round(100 * rate / self._peak, 3),
+        }
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _truncate(path: Path, start: int) -> Any:
+    """The file, open for appending, with the lines of steps before `start` only."""
+    kept = [line for line in read_metrics(path.parent) if line["step"] < start]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)
+    return path.open("a", encoding="utf-8")
+
+
+def _flat(metrics: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Scalars by name; a vector becomes name/0, name/1, ...; a value that is not a number becomes null."""
+    flat = {}
+    for name, value in metrics.items():
+        if value.ndim == 0:
+            flat[name] = float(value)
+        else:
+            flat.update({f"{name}/{index}": float(x) for index, x in enumerate(value)})
+    return {name: value if math.isfinite(value) else None for name, value in flat.items()}

@@ -1,0 +1,1 @@
+"""Procedural worlds: endless captioned videos in which the truth is known."""
