@@ -21,7 +21,6 @@ setup(
         "orbax-checkpoint",
         "grain",
         "ml-collections",
-        "absl-py",
         "numpy",
         "av",
         "tqdm",
@@ -29,6 +28,8 @@ setup(
         "tensorboardX",
         "safetensors",
         "jaxtyping",
+        "einops",
+        "scipy",
     ],
     extras_require={
         "dev": [

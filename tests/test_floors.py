@@ -19,8 +19,7 @@ FLOORS = (
     ({"data"}, {"parallel"}),
     ({"training"},),
     ({"tasks"},),
-    ({"runs"},),
-    ({"cli"},),
+    ({"cli"}, {"startup"}),
     ({"reporting"},),
     ({*VERBS, "__main__"},),
 )
@@ -101,7 +100,7 @@ def test_pure_packages_touch_no_files(path):
     [
         ("flow/paths.py", "from vidflow.models import dit", ["models"]),
         ("flow/paths.py", "from vidflow.attention.mask import Mask", ["attention"]),
-        ("flow/paths.py", "def f():\n    import vidflow.runs", ["runs"]),
+        ("flow/paths.py", "def f():\n    import vidflow.cli", ["cli"]),
         ("flow/paths.py", "from vidflow import errors, training", ["training"]),
         ("flow/paths.py", "from .times import a\nfrom ..text import clip", ["text"]),
         ("flow/paths.py", "from .. import data", ["data"]),
@@ -110,8 +109,8 @@ def test_pure_packages_touch_no_files(path):
         ("config.py", "from vidflow.errors import UsageError", []),
         ("errors.py", "from vidflow.flow import paths", ["flow"]),
         ("data/sources.py", "import vidflow.parallel.mesh", ["parallel"]),
-        ("runs.py", "from vidflow import cli", ["cli"]),
-        ("train.py", "from vidflow import __version__, cli, runs", []),
+        ("tasks/generation.py", "from vidflow import cli", ["cli"]),
+        ("train.py", "from vidflow import __version__, cli, tasks", []),
         ("__init__.py", "from vidflow.config import load", ["config"]),
     ],
 )

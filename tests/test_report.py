@@ -254,6 +254,8 @@ def test_curves(run):
     assert "0.2 to 0.3 0.4 to 0.5" in own, "a bucket without values has no curve"
     assert "PSNR in dB 31.5 at the end" in autoencoder and "flow time" not in autoencoder
     assert "32 at the end, after the first step" in own
+    _, _, drawing = (run / "report.html").read_text().partition('aria-label="Clips per second over steps, run"')
+    assert drawing.partition("</svg>")[0].count("h0") == 39
 
 
 def test_the_autoencoder_may_lie_in_another_run(run, tmp_path):
@@ -284,7 +286,7 @@ def test_comparison_names_what_differs(light, tmp_path):
     comparison = words[words.index("Comparison") : words.index("How to repeat it")]
     assert "config tiny other new – " in comparison
     assert "optimizer.learning_rate 0.005 0.002" in comparison
-    assert "batch_size" not in comparison
+    assert "batch_size" not in comparison and "chance" not in comparison
     assert "bounce/colour 95.1% 92.1% to 97.1% 50.0% 47.0% to 52.0%" in comparison
     assert "bounce/shape 90.2% 87.2% to 92.2% –" in comparison
     same = page(light, f"--compare={light}", f"--compare={other}", f"--compare={light}").words()
@@ -316,7 +318,7 @@ def test_names_inside_drawings_do_not_clash(run):
 def test_text_from_files_is_escaped(light, tmp_path):
     sample = {"file": NASTY, "prompt": NASTY, "seed": NASTY, "scores": {NASTY: True}}
     write(light / "samples" / "index.json", [sample, {**sample, "file": "000.mp4"}])
-    write(light / "evaluation.json", {f"bounce/{NASTY}": entry(0.5), "bounce/$x$_{": entry(0.5), NASTY: entry(0.5)})
+    write(light / "evaluation.json", {f"bounce/{NASTY}": entry(0.5), r"bounce/$\frac$": entry(0.5), NASTY: entry(0.5)})
     data = {**CONFIG["data"], "source": NASTY}
     write(light / "config.json", {**CONFIG, "task": NASTY, "batch_size": NASTY, "data": data})
     write(light / "provenance.json", {key: NASTY for key in PROVENANCE} | {"packages": {NASTY: NASTY}})

@@ -29,10 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = configs.override(configs.load(args.config), assignments)
     start()
-    from vidflow.training import loop, run_folder
+    from vidflow.training import run_folder
 
     workdir = Path(args.workdir)
     run_folder.prepare(workdir, config)
+    if run_folder.is_finished(workdir, config.steps):
+        print(f"{workdir} is finished: {config.steps} steps. Raise --config.steps to go on.")
+        return
+    from vidflow.training import loop
+
     loop.train(config, workdir, importlib.import_module(config.task).build(config, workdir))
 
 

@@ -5,7 +5,8 @@ for eight pixel values, after minutes on two CPU cores. Results: experiments/bou
 
     python -m vidflow.train --config=experiments/bounce/autoencoder.py --workdir=runs/demo_autoencoder
 
-Argument: `level=0..3` of bounce, `size` of the frames in pixels, `smoke` for a run of seconds.
+Argument: `level=0..3` of bounce, `size` of the frames in pixels, `reference` for the autoencoder of the model that ships
+with the package (the top level at 40 pixels), `smoke` for a run of seconds.
 """
 
 from ml_collections import ConfigDict
@@ -14,11 +15,12 @@ from vidflow.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = parse_arg(arg, level=0, size=32, smoke=False)
+    arg = parse_arg(arg, level=0, size=32, reference=False, smoke=False)
+    level, size = (3, 40) if arg.reference else (arg.level, arg.size)
     config = ConfigDict()
     config.task = "vidflow.tasks.autoencoder"
     config.seed = 0
-    config.steps = 900
+    config.steps = 1200
     config.batch_size = 8
     config.log_every = 10
     config.ema_decay = 0.99
@@ -27,11 +29,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "bounce"  # or "folder", with `path`
     config.data.path = ""
     config.data.clips = 16384  # of bounce; a folder has as many as it has
-    config.data.level = arg.level
+    config.data.level = level
     config.data.captions = "mixed"
     config.data.frames = 8
-    config.data.height = arg.size
-    config.data.width = arg.size
+    config.data.height = size
+    config.data.width = size
     config.data.fps = 8.0
     config.data.threads = 2
 
@@ -52,6 +54,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
     config.checkpoint = ConfigDict({"every": 300, "keep": 2})
     config.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})
+
+    if arg.reference:
+        config.steps = 3000
+        config.data.clips = 65536
+        config.model.widths = (64, 96)
 
     if arg.smoke:
         config.steps = 20

@@ -7,7 +7,8 @@ Results: experiments/bounce/RESULTS.md.
     python -m vidflow.train --config=experiments/bounce/text_to_video.py --workdir=runs/demo \
         --config.autoencoder.run=runs/demo_autoencoder
 
-Argument: `level=0..3` of bounce, `size` of the frames in pixels, `smoke` for a run of seconds.
+Argument: `level=0..3` of bounce, `size` of the frames in pixels, `reference` for the model that ships with the package
+(the top level at 40 pixels), `smoke` for a run of seconds.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ from vidflow.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = parse_arg(arg, level=0, size=32, smoke=False)
+    arg = parse_arg(arg, level=0, size=32, reference=False, smoke=False)
+    level, size = (3, 40) if arg.reference else (arg.level, arg.size)
     config = ConfigDict()
     config.task = "vidflow.tasks.text_to_video"
     config.seed = 0
@@ -32,19 +34,19 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "bounce"  # or "folder" or "cache" (what vidflow encode wrote), with `path`
     config.data.path = ""
     config.data.clips = 16384  # of bounce; a folder has as many as it has
-    config.data.level = arg.level
+    config.data.level = level
     config.data.captions = "short"
     config.data.frames = 8
-    config.data.height = arg.size
-    config.data.width = arg.size
+    config.data.height = size
+    config.data.width = size
     config.data.fps = 8.0
     config.data.threads = 2
 
     config.autoencoder = ConfigDict()
     config.autoencoder.run = ""  # empty: train the one below first, inside the workdir
     sibling = Path(__file__).with_name("autoencoder.py")
-    smoke = ",smoke" if arg.smoke else ""
-    config.autoencoder.train = configs.load(f"{sibling}:level={arg.level},size={arg.size}{smoke}")
+    variant = "reference" if arg.reference else "smoke" if arg.smoke else ""
+    config.autoencoder.train = configs.load(f"{sibling}:level={level},size={size},{variant}")
 
     config.model = ConfigDict()
     config.model.size = "demo"
@@ -65,6 +67,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling = ConfigDict(
         {"steps": 25, "schedule": "linear_quadratic", "reference": 250, "guidance": 3.0, "batch": 64}
     )
+
+    if arg.reference:
+        config.steps = 4500
+        config.ema_decay = 0.999
+        config.data.clips = 40960
+        config.model.size = "small"
+        config.text.update({"length": 216, "width": 128, "layers": 3})
+        config.flow.times_mean = -0.8  # dwell where the layout is decided
+        config.optimizer.learning_rate = 4e-3
+        config.checkpoint.every = 250
 
     if arg.smoke:
         config.steps = 20

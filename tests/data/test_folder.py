@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_clips import REAL_CLIPS, real_clip
+from tests.real_clips import REAL_CLIPS, real_clip
 
 from vidflow.data import video
 from vidflow.data.folder import FolderSource

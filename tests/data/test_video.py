@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from real_clips import REAL_CLIPS, real_clip
+from tests.real_clips import REAL_CLIPS, real_clip
 
 from vidflow.data import video
 from vidflow.errors import UsageError

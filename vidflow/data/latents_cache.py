@@ -70,21 +70,21 @@ class LatentsSource:
     def __init__(self, folder: Path) -> None:
         try:
             index = json.loads((folder / "latents.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            self.recipe, clips, parts = index["recipe"], index["clips"], index["parts"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
                 f"{folder} holds no whole cache of latents (latents.json is missing or unreadable): run vidflow encode."
             ) from None
-        self.recipe = index["recipe"]
         self._captions: list[str] = []
         self._latents = []
-        for number in range(index["parts"]):
+        for number in range(parts):
             if not _part_is_whole(folder, number):
                 raise UsageError(f"Part {number} of {folder} is missing or damaged: run vidflow encode again.")
             self._captions += json.loads(_names(folder, number)[1].read_text(encoding="utf-8"))["captions"]
             with safe_open(_names(folder, number)[0], framework="numpy") as part:
                 self._latents.append(part.get_tensor("latents"))
-        if len(self._captions) != index["clips"] or sum(map(len, self._latents)) != index["clips"]:
-            raise UsageError(f"{folder} lacks some of its {index['clips']} clips: run vidflow encode again.")
+        if len(self._captions) != clips or sum(map(len, self._latents)) != clips:
+            raise UsageError(f"{folder} lacks some of its {clips} clips: run vidflow encode again.")
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ a process reads only the rows that its devices hold.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -17,6 +17,7 @@ from vidflow.errors import UsageError
 FOREVER = 2**40  # rows in the global order; no run reads so many
 
 
+@runtime_checkable
 class Source(Protocol):
     """Examples by index, each a dict of NumPy arrays."""
 

@@ -32,11 +32,11 @@ def section(run: Run) -> str:
     evaluation = run.evaluation
     if isinstance(evaluation, Missing):
         return note(evaluation)
+    if not evaluation:
+        return '<p class="note">The evaluation holds no scores.</p>'
     attributes = _attributes(evaluation)
     used = {prefix + name for name in attributes for prefix in ("bounce/", *(prefix for prefix, *_ in BESIDE))}
     others = [name for name in evaluation if name not in used]
-    if not evaluation:
-        return '<p class="note">The evaluation holds no scores.</p>'
     panels = (_plot(evaluation, attributes) if attributes else "") + (_others(evaluation, others) if others else "")
     return (_bounce(evaluation, attributes) if attributes else "") + f'<div class="panels">{panels}</div>'
 

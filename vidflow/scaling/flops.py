@@ -1,6 +1,7 @@
 """Model FLOPs by closed formula: two per multiply-add of every matrix product, nothing else counted."""
 
 from vidflow.models.sizes import Size
+from vidflow.text.byte_encoder import WORD
 
 BACKWARD = 2  # a backward pass has two matrix products for each one of the forward pass
 
@@ -26,6 +27,6 @@ def transformer_forward(size: Size, *, tokens: int, text_tokens: int, text_width
 def byte_encoder_forward(*, width: int, layers: int, length: int, stride: int) -> int:
     """FLOPs of one forward pass of `text.byte_encoder.ByteEncoder` on one caption of `length` bytes."""
     tokens = length // stride
-    merge = tokens * 2 * stride * width * width
+    words = length * WORD * width * width
     layer = tokens * 12 * width * width + 2 * tokens * tokens * width
-    return 2 * (merge + layers * layer)
+    return 2 * (words + layers * layer)

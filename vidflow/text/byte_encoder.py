@@ -1,7 +1,8 @@
 """A small text encoder over bytes, trained jointly with the video model.
 
-Bytes are cheap to embed and dear to attend to, so a strided convolution turns every `stride` bytes into one token
-before the transformer layers (as CANINE does, Clark et al. 2022).
+Bytes are cheap to embed and dear to attend to, so every `stride` bytes become one token before the transformer layers
+(as in CANINE, Clark et al. 2022). A convolution detects short strings wherever they stand, and a maximum over the bytes
+of a token keeps what was found, so that a word looks the same whichever place of the grid it begins at.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from vidflow.attention.mask import Mask
 from vidflow.text import byte_tokens
 from vidflow.typing import TokenIds
 
+WORD = 8  # bytes that the convolution reads: most words with the space before them
 dense_init = nn.initializers.lecun_normal()
 
 
@@ -39,17 +41,16 @@ class ByteEncoder(nn.Module):
         x = (table[ids] + position[: ids.shape[1]]).astype(self.dtype)
         real = ids != byte_tokens.PADDING
         x = jnp.where(real[..., None], x, 0)
-        # Each token also sees half a stride of bytes on both sides, so a word cut by the grid is still read.
         x = nn.Conv(
             self.width,
-            kernel_size=(2 * self.stride,),
-            strides=(self.stride,),
-            padding=[(self.stride // 2, self.stride // 2)],
-            use_bias=False,
+            kernel_size=(WORD,),
+            padding=[(WORD - 1, 0)],
             dtype=self.dtype,
             kernel_init=_logical(dense_init, None, "embed", "mlp"),
-            name="merge",
+            name="words",
         )(x)
+        x = jnp.where(real[..., None], nn.gelu(x), 0)
+        x = x.reshape(x.shape[0], -1, self.stride, self.width).max(axis=2)
         segment = real[:, :: self.stride].astype(jnp.int32)
         for index in range(self.layers):
             x = Layer(self.heads, self.dtype, name=f"layer_{index}")(x, segment)

@@ -14,6 +14,7 @@ from vidflow.data import pipeline
 from vidflow.parallel import rules
 from vidflow.parallel.devices import peak_flops
 from vidflow.parallel.mesh import batch_sharding, check_batch, make_mesh
+from vidflow.training import run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
 from vidflow.training.optimizer import make_optimizer
@@ -59,6 +60,7 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
             state = _run_steps(config, workdir, task, mesh, optimizer, checkpoints, state)
         checkpoints.close()
         task.finish(jax.device_get(state.ema))
+    run_folder.mark_finished(workdir, config.steps)
 
 
 def _run_steps(

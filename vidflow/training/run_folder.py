@@ -43,6 +43,19 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
 
 
+def is_finished(folder: Path, steps: int) -> bool:
+    """Whether the run has been trained for `steps` steps and its artefacts are written."""
+    try:
+        return json.loads((folder / "finished.json").read_text(encoding="utf-8"))["steps"] == steps
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def mark_finished(folder: Path, steps: int) -> None:
+    """Says so; called after everything else is written."""
+    write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
+
+
 def read_config(folder: Path) -> ConfigDict:
     """The config of the run in `folder`.
 

@@ -20,6 +20,7 @@ from vidflow.worlds.bounce.scene import (
     TRIPLES,
     Object,
     extent,
+    generator,
     held_out,
     scene,
     trajectory,
@@ -42,6 +43,11 @@ def test_seed_split_and_index_all_matter():
     assert scene(1, 0, TOP_LEVEL, "train") != reference
     assert scene(0, 1, TOP_LEVEL, "train") != reference
     assert scene(0, 0, TOP_LEVEL, "test") != reference
+
+
+def test_splits_and_purposes_have_independent_random_streams():
+    streams = [("train", "scene"), ("train", "caption"), ("test", "scene"), ("test", "caption")]
+    assert len({generator(0, 0, *stream).random() for stream in streams}) == 4
 
 
 def test_each_level_adds_its_attributes():

@@ -310,15 +310,17 @@ def score(reading: Reading, description: Description) -> dict[str, bool | float]
     """Whether each attribute that the description names is seen in the reading.
 
     Keys: "colour", "shape", "direction" and "count" (equal numbers of objects) always; "size",
-    "speed" and "background" when named. The object that stands for a described one is the largest
-    of its colour; failing that, for a description of a single object, the largest of any colour;
-    failing that, none, and nothing about it is right. With several objects the values of object
-    attributes are fractions over the objects that name them; with one, all values are booleans.
+    "speed" and "background" when named. A described object on its own is
+    judged by the largest object in the video, whatever its colour, so that a video full of things
+    earns nothing for one of them. Of several described objects, each is judged by the largest of
+    its colour; where there is none, nothing about it is right. With several objects the values of
+    object attributes are fractions over the objects that name them; with one, all are booleans.
     """
     single = len(description.objects) == 1
     results: dict[str, list[bool]] = {}
     for wanted in description.objects:
-        found = _counterpart(reading, wanted, any_colour=single)
+        candidates = [thing for thing in reading.objects if single or thing.colour == wanted.colour]
+        found = candidates[0] if candidates else None
         for attribute in ("colour", "shape", "size", "direction", "speed"):
             value = getattr(wanted, attribute)
             if value is not None:
@@ -331,11 +333,3 @@ def score(reading: Reading, description: Description) -> dict[str, bool | float]
     if description.background is not None:
         scores["background"] = reading.background == description.background
     return scores
-
-
-def _counterpart(
-    reading: Reading, wanted: ObjectDescription, any_colour: bool
-) -> ObjectReading | None:
-    same = [thing for thing in reading.objects if thing.colour == wanted.colour]
-    candidates = same or (reading.objects if any_colour else ())
-    return candidates[0] if candidates else None

@@ -1,0 +1,97 @@
+"""The cache of latents: written in parts, whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vidflow.data import latents_cache
+from vidflow.data.latents_cache import LatentsSource
+from vidflow.errors import UsageError
+
+RECIPE = {"autoencoder": "abc", "data": {"level": 0}}
+
+
+def encode(indices):
+    latents = np.stack([np.full((1, 2, 2, 3), i, np.float32) for i in indices])
+    return latents, [f"clip {i}" for i in indices]
+
+
+def write(folder, clips=10, encode=encode, recipe=RECIPE):
+    return list(latents_cache.write(folder, recipe, clips, encode))
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(latents_cache, "CLIPS_PER_PART", 4)
+
+
+def test_what_is_written_is_read_at_random(tmp_path):
+    assert write(tmp_path) == [4, 8, 10]
+    source = LatentsSource(tmp_path)
+    assert len(source) == 10 and source.latent_shape == (1, 2, 2, 3)
+    for index in (9, 0, 5):
+        example = source[index]
+        assert example["caption"] == f"clip {index}" and example["latents"].dtype == np.float32
+        np.testing.assert_array_equal(example["latents"], index)
+    assert latents_cache.is_whole(tmp_path, RECIPE)
+
+
+def test_an_interrupted_write_is_not_whole_and_goes_on_where_it_stopped(tmp_path):
+    def dies(indices):
+        if indices.start == 8:
+            raise KeyboardInterrupt
+        return encode(indices)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, encode=dies)
+    assert not latents_cache.is_whole(tmp_path, RECIPE)
+    with pytest.raises(UsageError, match="no whole cache"):
+        LatentsSource(tmp_path)
+    made = []
+    write(tmp_path, encode=lambda indices: made.append(indices) or encode(indices))
+    assert made == [range(8, 10)]
+    assert len(LatentsSource(tmp_path)) == 10
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_part_is_refused_and_made_again(tmp_path, damage):
+    write(tmp_path)
+    part = tmp_path / "part-00001.safetensors"
+    data = bytearray(part.read_bytes())
+    if damage == "truncate":
+        part.write_bytes(data[:-7])
+    elif damage == "flip":
+        data[-1] ^= 1
+        part.write_bytes(data)
+    else:
+        part.unlink()
+    with pytest.raises(UsageError, match="Part 1"):
+        LatentsSource(tmp_path)
+    made = []
+    write(tmp_path, encode=lambda indices: made.append(indices) or encode(indices))
+    assert made == [range(4, 8)]
+    np.testing.assert_array_equal(LatentsSource(tmp_path)[5]["latents"], 5)
+
+
+def test_another_recipe_is_refused_also_over_a_cache_that_was_only_begun(tmp_path):
+    write(tmp_path)
+    (tmp_path / "latents.json").unlink()
+    with pytest.raises(UsageError, match="other data or another autoencoder"):
+        write(tmp_path, recipe={**RECIPE, "autoencoder": "xyz"})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": 1}', "nonsense"])
+def test_a_broken_index_is_refused_in_a_sentence(tmp_path, text):
+    write(tmp_path)
+    (tmp_path / "latents.json").write_text(text)
+    with pytest.raises(UsageError, match="no whole cache"):
+        LatentsSource(tmp_path)
+
+
+def test_an_index_that_declares_too_much_is_refused(tmp_path):
+    write(tmp_path)
+    index = json.loads((tmp_path / "latents.json").read_text())
+    (tmp_path / "latents.json").write_text(json.dumps({**index, "clips": 11}))
+    with pytest.raises(UsageError, match="11 clips"):
+        LatentsSource(tmp_path)

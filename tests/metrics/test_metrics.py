@@ -1,0 +1,36 @@
+"""Intervals and PSNR against textbook values."""
+
+import numpy as np
+import pytest
+
+from vidflow.metrics import image, intervals
+
+
+def test_wilson_interval_of_a_textbook_case():
+    # 8 of 10: Wilson's 95% interval is (0.4902, 0.9433).
+    mean, low, high, n = intervals.proportion([1] * 8 + [0] * 2)
+    assert (mean, n) == (0.8, 10)
+    assert low == pytest.approx(0.4902, abs=2e-4) and high == pytest.approx(0.9433, abs=2e-4)
+
+
+def test_a_perfect_score_is_not_certain():
+    mean, low, high, _ = intervals.proportion([1.0] * 64)
+    assert mean == high == 1.0 and low == pytest.approx(0.9434, abs=1e-3)
+
+
+def test_dependent_samples_do_not_narrow_the_interval():
+    many = intervals.proportion([1, 1, 1, 0] * 30, independent=40)
+    assert many[1:3] == intervals.proportion([1, 1, 1, 0] * 10)[1:3] and many.n == 120
+
+
+def test_student_interval_of_a_textbook_case():
+    mean, low, high, n = intervals.mean([1.0, 2.0, 3.0, 4.0])
+    assert mean == 2.5 and n == 4
+    assert high - mean == pytest.approx(3.1824 * np.sqrt(5 / 3 / 4), rel=1e-4) and mean - low == pytest.approx(high - mean)
+
+
+def test_psnr_of_a_constant_error():
+    a = np.full((2, 4, 4, 3), 100, np.uint8)
+    b = a.copy()
+    b[1] += 10
+    np.testing.assert_allclose(image.psnr(a, b), [10 * np.log10(255**2 / 0.01), 10 * np.log10(255**2 / 100)])

@@ -1,0 +1,108 @@
+"""Every bad input gets one sentence and exit code 2."""
+
+import shutil
+
+import pytest
+
+from tests.tasks.conftest import AUTOENCODER, TEXT_TO_VIDEO
+from vidflow import cli, encode, evaluate, sample, train
+
+
+def refusal(capsys, main, *argv):
+    """The sentence on stderr of a call that must exit with 2."""
+    with pytest.raises(SystemExit) as exit_info:
+        cli.run(main, list(argv))
+    assert exit_info.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vidflow: error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_configs(capsys, tmp_path, smoke_run):
+    config, workdir = f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}"
+
+    def refused(*argv):
+        return refusal(capsys, train.main, *argv)
+
+    assert "config.batch_size" in refused(config, workdir, "--config.batchsize=3")
+    assert "--workdir" in refused(config, "--workdri=x")
+    assert "smoke" in refused(f"--config={TEXT_TO_VIDEO.replace('smoke', 'smok')}", workdir)
+    assert "Cannot write run folder" in refused(config, "--workdir=/proc/nowhere/run")
+    ready = [config, workdir, f"--config.autoencoder.run={smoke_run}"]
+    assert "Unknown model size 'hugh'" in refused(*ready, "--config.model.size=hugh")
+    assert "use 'bounce' or 'folder'" in refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")
+
+
+def test_sizes_and_lengths(capsys, tmp_path, smoke_run):
+    common = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", "--config.data.clips=1"]
+
+    def refused(name, *options):
+        return refusal(capsys, train.main, *common, f"--workdir={tmp_path / name}", *options)
+
+    assert "height of 30 pixels is not a positive multiple" in refused("a", "--config.data.height=30")
+    assert "do not divide into patches" in refused("b", "--config.data.width=36")
+    assert "position table holds 4" in refused("c", "--config.data.frames=24")
+    run = f"--run={smoke_run}"
+
+    def sampling(*options):
+        return refusal(capsys, sample.main, run, "--prompt=a red circle", f"--out={tmp_path / 'x.mp4'}", *options)
+
+    assert "position table holds 8" in sampling("--width=80")
+    assert "at least 1 frame" in sampling("--frames=0")
+    assert "at least 2 sampling step(s), not 1" in sampling("--steps=1")
+    assert "bytes and the model reads" in refusal(capsys, sample.main, run, "--prompt=" + "x" * 1000)
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_meshes(capsys, tmp_path, smoke_run):
+    ready = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", f"--workdir={tmp_path / 'run'}"]
+    assert "wants 2 device(s)" in refusal(capsys, train.main, *ready, "--config.mesh.fsdp=2")
+
+
+def test_folders_of_videos(capsys, tmp_path):
+    def refused(folder):
+        data = ["--config.data.source=folder", f"--config.data.path={folder}"]
+        return refusal(capsys, train.main, f"--config={AUTOENCODER}", f"--workdir={tmp_path / 'run'}", *data)
+
+    assert "config.data.path is empty" in refused("")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in refused(empty)
+    (empty / "captions.jsonl").write_text('{"file": "absent.mp4", "caption": "x"}\n')
+    assert "absent.mp4" in refused(empty)
+
+
+def test_runs(capsys, tmp_path, smoke_run):
+    assert "no run folder" in refusal(capsys, evaluate.main, f"--run={tmp_path}")
+    assert "no run folder" in refusal(capsys, sample.main, f"--run={tmp_path}", "--prompt=x")
+    assert "Give one prompt" in refusal(capsys, sample.main)
+    assert "text-to-video run" in refusal(
+        capsys, sample.main, f"--run={smoke_run / 'autoencoder_run'}", "--prompt=x"
+    )
+    assert "add --config.autoencoder.run" in refusal(
+        capsys, encode.main, f"--config={TEXT_TO_VIDEO}", f"--out={tmp_path / 'c'}"
+    )
+    assert "no trained autoencoder" in refusal(
+        capsys, encode.main, f"--config={TEXT_TO_VIDEO}", f"--out={tmp_path / 'c'}", f"--config.autoencoder.run={tmp_path}"
+    )
+
+
+def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
+    run = tmp_path / "run"
+    shutil.copytree(smoke_run, run)
+    weights = run / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert "not a whole safetensors file" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")
+    weights.write_bytes(whole)
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"size": "smoke"', '"size": "demo"'))
+    assert "of another model" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")
+    weights.unlink()
+    assert "of another model" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")
+    again = [f"--config={TEXT_TO_VIDEO}", f"--workdir={run}", "--config.model.size=demo"]
+    (run / "finished.json").unlink()
+    assert "is of another model" in refusal(capsys, train.main, *again)
+    auto = run / "autoencoder" / "weights.safetensors"
+    auto.write_bytes(auto.read_bytes()[:-1])
+    assert "vouches for" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")

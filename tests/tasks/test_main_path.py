@@ -1,0 +1,169 @@
+"""From an experiment file to a video, with the real verbs."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.tasks.conftest import AUTOENCODER, ROOT, TEXT_TO_VIDEO
+from vidflow import encode, evaluate, report, sample, train
+from vidflow.data import video
+from vidflow.tasks import generation
+from vidflow.training.telemetry import read_metrics
+
+
+def process(*arguments, devices=1):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def test_a_run_has_a_line_for_every_step_and_finite_losses(smoke_run):
+    lines = read_metrics(smoke_run)
+    assert [line["step"] for line in lines] == list(range(20))
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert np.mean([line["loss"] for line in lines[-5:]]) < np.mean([line["loss"] for line in lines[:5]])
+    assert all(line["model_tflops_per_second"] > 0 and line["percent_of_peak"] is None for line in lines)
+    buckets = [line[f"loss_by_time/{i}"] for line in lines for i in range(10)]
+    assert any(value is not None for value in buckets)
+    for name in ("config.json", "provenance.json", "weights.safetensors", "finished.json", "latents/latents.json"):
+        assert (smoke_run / name).exists(), name
+
+
+def test_a_second_call_finishes_at_once(smoke_run, capsys):
+    before = (smoke_run / "weights.safetensors").stat().st_mtime_ns
+    train.main([f"--config={TEXT_TO_VIDEO}", f"--workdir={smoke_run}"])
+    assert "is finished" in capsys.readouterr().out
+    assert (smoke_run / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_killed_run_resumes_to_the_same_bits(smoke_run, tmp_path):
+    """SIGKILL between two checkpoints, in the text-to-video part; then the same command again."""
+    run = tmp_path / "killed"
+    child = process("vidflow.train", f"--config={TEXT_TO_VIDEO}", f"--workdir={run}")
+    deadline = time.monotonic() + 300
+    while len(read_metrics(run)) < 5 and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (run / "finished.json").exists(), "the process finished before it could be killed"
+    train.main([f"--config={TEXT_TO_VIDEO}", f"--workdir={run}"])
+    undisturbed, resumed = load_file(smoke_run / "weights.safetensors"), load_file(run / "weights.safetensors")
+    assert undisturbed.keys() == resumed.keys()
+    for name, value in undisturbed.items():
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (smoke_run, run)]
+    assert losses[0] == losses[1]
+
+
+def test_eight_devices_give_the_losses_of_one(smoke_run, tmp_path):
+    child = process(
+        "vidflow.train",
+        f"--config={TEXT_TO_VIDEO}",
+        f"--workdir={tmp_path / 'eight'}",
+        "--config.mesh.data=8",
+        f"--config.autoencoder.run={smoke_run}",
+        "--config.data.source=cache",
+        f"--config.data.path={smoke_run / 'latents'}",
+        devices=8,
+    )
+    output = child.communicate(timeout=600)[0].decode()
+    assert child.returncode == 0, output[-2000:]
+    one, eight = ([line["loss"] for line in read_metrics(run)] for run in (smoke_run, tmp_path / "eight"))
+    np.testing.assert_allclose(eight, one, atol=1e-5, rtol=0)
+
+
+def test_sampling_is_a_function_of_weights_prompt_and_seed(smoke_run, tmp_path):
+    outs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.mp4"
+        sample.main([f"--run={smoke_run}", "--prompt=a red circle moves left", f"--out={out}", f"--seed={seed}"])
+        info = video.probe(out)
+        assert (info.frames, info.fps) == (8, 8.0)
+        outs.append(out.read_bytes())
+    assert outs[0] == outs[1] != outs[2]
+
+
+def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(smoke_run):
+    generator = generation.load(smoke_run)
+    options = {"seed": 0, "steps": 4, "guidance": 2.0, "frames": 8, "height": 32, "width": 32}
+    prompts = ["a red circle moves left", "a blue star moves up", "a green square stays still"]
+    three = generator(prompts, **options)
+    one = generator(prompts[:1], **options)
+    assert np.abs(three[0].astype(int) - one[0].astype(int)).max() <= 1  # rounding of one level at most
+    generator.config.unlock()
+    generator.config.sampling.batch = 2  # two batches, the last padded
+    again = generator(prompts, **options)
+    assert np.abs(three.astype(int) - again.astype(int)).max() <= 1
+
+
+def test_other_lengths_and_sizes_within_the_tables_sample(smoke_run):
+    generator = generation.load(smoke_run)
+    options = {"seed": 0, "steps": 2, "guidance": 1.0}
+    assert generator(["x"], frames=3, height=16, width=32, **options).shape == (1, 3, 16, 32, 3)
+
+
+def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
+    run = tmp_path / "moved"  # a moved run still samples
+    shutil.copytree(smoke_run, run, ignore=shutil.ignore_patterns("latents", "autoencoder_run", "checkpoints"))
+    evaluate.main([f"--run={run}", "--prompts=4", "--seeds=2"])
+    scores = json.loads((run / "evaluation.json").read_text())
+    for name in ("bounce/colour", "bounce/shape", "bounce/direction", "autoencoder/psnr", "reader/ground_truth/shape"):
+        assert set(scores[name]) == {"mean", "low", "high", "n"} and scores[name]["n"] > 0
+        assert scores[name]["low"] <= scores[name]["mean"] <= scores[name]["high"]
+    assert scores["bounce/shape"]["n"] == 8 and scores["chance/shape"]["mean"] == 0.25
+    assert scores["reader/ground_truth/shape"]["mean"] > 0.95
+    rows = json.loads((run / "samples" / "scores.json").read_text())
+    assert len(rows) == 8 and {row["seed"] for row in rows} == {0, 1}
+    assert scores["bounce/shape"]["mean"] == np.mean([row["scores"]["shape"] for row in rows])
+    report.main([f"--run={run}"])
+    page = (run / "report.html").read_text()
+    assert rows[0]["prompt"] in page and "data:video/mp4" in page
+
+
+def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_run, tmp_path):
+    cache, common = tmp_path / "cache", [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}"]
+    encode.main([*common, f"--out={cache}"])
+    data = ["--config.data.source=cache", f"--config.data.path={cache}"]
+    train.main([*common, *data, f"--workdir={tmp_path / 'run'}", "--config.steps=2"])
+    # The same clips in the same order as in a run that encodes for itself.
+    own, cached = read_metrics(smoke_run)[0], read_metrics(tmp_path / "run")[0]
+    assert own["loss"] == cached["loss"]
+    train.main([f"--config={AUTOENCODER}", f"--workdir={tmp_path / 'other'}", "--config.steps=1", "--config.seed=5"])
+    other = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={tmp_path / 'other'}"]
+    with pytest.raises(Exception, match="another autoencoder"):
+        train.main([*other, *data, f"--workdir={tmp_path / 'bad'}"])
+
+
+def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
+    from tests.real_clips import real_clip
+
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("bikes", "carphone_pristine"):
+        shutil.copy(real_clip(f"{name}.mp4"), folder / f"{name}.mp4")
+        (folder / f"{name}.txt").write_text(f"a clip of {name}")
+    (folder / "broken.mp4").write_bytes((folder / "bikes.mp4").read_bytes()[:20_000])
+    (folder / "broken.txt").write_text("cut short")
+    data = ["--config.data.source=folder", f"--config.data.path={folder}"]
+    auto, run = tmp_path / "autoencoder", tmp_path / "run"
+    train.main([f"--config={AUTOENCODER}", f"--workdir={auto}", "--config.steps=2", *data])
+    train.main(
+        [f"--config={TEXT_TO_VIDEO}", f"--workdir={run}", "--config.steps=2", f"--config.autoencoder.run={auto}", *data]
+    )
+    captions = json.loads((run / "latents" / "part-00000.json").read_text())["captions"]
+    assert set(captions) == {"a clip of bikes", "a clip of carphone_pristine"}
+    sample.main([f"--run={run}", "--prompt=a clip of bikes", f"--out={tmp_path / 'x.mp4'}"])
+    assert video.probe(tmp_path / "x.mp4").frames == 8
+    evaluate.main([f"--run={run}"])
+    assert json.loads((run / "evaluation.json").read_text())["autoencoder/psnr"]["n"] > 10

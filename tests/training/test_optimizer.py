@@ -1,0 +1,88 @@
+"""Which parameters which optimizer updates, and how fast."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vidflow.errors import UsageError
+from vidflow.models.conditioning import Conditioning
+from vidflow.models.dit import VideoTransformer
+from vidflow.models.sizes import Size
+from vidflow.parallel import rules
+from vidflow.training.optimizer import learning_rate, make_optimizer
+
+
+def config(**options):
+    base = {"name": "muon", "learning_rate": 0.1, "warmup": 0, "decay": "constant", "weight_decay": 0.0}
+    return ConfigDict({**base, "clip": 1e9, "b1": 0.9, "b2": 0.99, **options})
+
+
+def boxed_params():
+    module = VideoTransformer(Size(3, 16, 4, 24), patch=(1, 2, 2), positions=(4, 4, 4))
+    conditioning = Conditioning(jnp.zeros((1, 5, 8)), jnp.ones((1, 5), jnp.int32))
+    return module.init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros(1), conditioning)
+
+
+def first_update(options):
+    boxed = boxed_params()
+    params = rules.unbox(boxed)
+    optimizer = make_optimizer(options, 10, rules.axis_names(boxed))
+    leaves, tree = jax.tree.flatten(params)
+    gradient = tree.unflatten([jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])
+    update, _ = optimizer.update(gradient, optimizer.init(params), params)
+    flat = jax.tree_util.tree_leaves_with_path(update)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat}
+
+
+def test_muon_orthogonalises_each_layer_of_a_scanned_stack_and_nothing_at_the_ends():
+    updates = first_update(config())
+    interior = {name for name in updates if "blocks" in name and "kernel" in name}
+    assert len(interior) == 11  # 4 + 4 projections of attention, 3 of the feed-forward
+    for name, update in updates.items():
+        if name in interior:
+            for layer in update:  # each layer's matrix has nearly equal singular values, by itself
+                singular = np.linalg.svd(layer, compute_uv=False)
+                assert singular.max() / singular.min() < 2.0, name
+        else:
+            # Adam's first step moves every element by the learning rate.
+            np.testing.assert_allclose(np.abs(update), 0.1, rtol=1e-3, err_msg=name)
+
+
+def test_adamw_moves_every_element_by_the_rate_at_first():
+    for name, update in first_update(config(name="adamw")).items():
+        np.testing.assert_allclose(np.abs(update), 0.1, rtol=1e-3, err_msg=name)
+
+
+def test_weight_decay_spares_tables_norms_and_biases():
+    free = first_update(config(name="adamw"))
+    decayed = first_update(config(name="adamw", weight_decay=0.5))
+    changed = {name for name in free if not np.allclose(free[name], decayed[name])}
+    assert changed == {n for n in free if "blocks" in n and "kernel" in n and "cross_attention/out" not in n}
+
+
+@pytest.mark.parametrize(("decay", "end"), [("constant", 0.1), ("cosine", 0.01), ("linear", 0.01)])
+def test_the_rate_warms_up_and_decays_to_its_end(decay, end):
+    rate = learning_rate(config(warmup=10, decay=decay), 100)
+    assert float(rate(0)) == 0.0
+    assert float(rate(5)) == pytest.approx(0.05)
+    assert float(rate(10)) == pytest.approx(0.1)
+    assert float(rate(100)) == pytest.approx(end)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    boxed = {"w": nn.LogicallyPartitioned(jnp.zeros((2, 2)), ("embed", "mlp"))}
+    optimizer = make_optimizer(config(name="adamw", clip=1.0), 10, rules.axis_names(boxed))
+    params = rules.unbox(boxed)
+    state = optimizer.init(params)
+    huge, _ = optimizer.update({"w": jnp.full((2, 2), 1e6)}, state, params)
+    small, _ = optimizer.update({"w": jnp.full((2, 2), 0.5)}, state, params)
+    np.testing.assert_allclose(huge["w"], small["w"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"name": "sgd"}, {"decay": "step"}])
+def test_unknown_names_are_refused(options):
+    with pytest.raises(UsageError, match="use"):
+        make_optimizer(config(**options), 10, {})

@@ -1,0 +1,117 @@
+"""The run folder, its metrics and its weights."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vidflow.errors import UsageError
+from vidflow.training import run_folder, weights
+from vidflow.training.telemetry import Telemetry, read_metrics
+
+
+def config(**leaves):
+    return ConfigDict({"task": "x", "steps": 10, "model": {"width": 8}, **leaves})
+
+
+def test_a_new_folder_holds_config_and_provenance(tmp_path):
+    run = tmp_path / "a" / "b"
+    run_folder.prepare(run, config())
+    assert run_folder.read_config(run).to_dict() == config().to_dict()
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert {"commit", "command", "packages", "python"} <= set(provenance)
+    assert provenance["packages"]["jax"]
+
+
+def test_the_same_config_resumes_with_more_steps_and_another_is_refused(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    run_folder.prepare(tmp_path, config(steps=20))
+    assert run_folder.read_config(tmp_path).steps == 20
+    with pytest.raises(UsageError, match=r"model.width = 8 and this config has 16"):
+        run_folder.prepare(tmp_path, config(model={"width": 16}))
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"Cannot write run folder .*Not a directory"):
+        run_folder.prepare(tmp_path / "file" / "run", config())
+
+
+@pytest.mark.parametrize("text", [None, "{", ""])
+def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UsageError, match="no run folder|not a readable config"):
+        run_folder.read_config(tmp_path)
+
+
+def test_finished_means_finished_for_that_many_steps(tmp_path):
+    assert not run_folder.is_finished(tmp_path, 10)
+    run_folder.mark_finished(tmp_path, 10)
+    assert run_folder.is_finished(tmp_path, 10) and not run_folder.is_finished(tmp_path, 20)
+
+
+def telemetry(folder, start=0, every=2):
+    return Telemetry(folder, start=start, steps=10, every=every, rows=4, flops=1e9, peak=None)
+
+
+def metrics(loss):
+    return {"loss": np.float32(loss), "loss_by_time": np.array([loss, np.nan], np.float32)}
+
+
+def test_metrics_are_one_line_a_step_with_null_where_there_is_no_number(tmp_path):
+    log = telemetry(tmp_path)
+    for step in range(3):
+        log.step(step, metrics(step + 0.5))
+    log.close()
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [0, 1, 2] and lines[2]["loss"] == 2.5
+    assert lines[0]["loss_by_time/0"] == 0.5 and lines[0]["loss_by_time/1"] is None
+    assert lines[0]["percent_of_peak"] is None and lines[0]["clips_per_second"] > 0
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_resuming_drops_lines_of_steps_that_run_again_and_a_line_cut_short(tmp_path):
+    log = telemetry(tmp_path, every=1)
+    for step in range(5):
+        log.step(step, metrics(step))
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
+    log = telemetry(tmp_path, start=3, every=1)
+    log.step(3, metrics(30.0))
+    log.close()
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(0, 0), (1, 1), (2, 2), (3, 30.0)]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    log = telemetry(tmp_path, every=2)
+    log.step(0, metrics(1.0))
+    with pytest.raises(UsageError, match="loss is nan at step 1"):
+        log.step(1, metrics(np.nan))
+
+
+def test_weights_come_back_in_float32_under_their_names(tmp_path):
+    params = {"a": {"kernel": np.ones((2, 3), np.float16)}, "b": np.arange(3, dtype=np.float32)}
+    weights.save(tmp_path / "w.safetensors", params, {"steps": "7"})
+    loaded, metadata = weights.load(tmp_path / "w.safetensors")
+    assert metadata == {"steps": "7"} and loaded["a"]["kernel"].dtype == np.float32
+    np.testing.assert_array_equal(loaded["b"], params["b"])
+    weights.check_shapes(loaded, params, tmp_path)
+    with pytest.raises(UsageError, match=r"'a/kernel' is \(2, 3\) there and \(3, 3\)"):
+        weights.check_shapes(loaded, {**params, "a": {"kernel": np.ones((3, 3))}}, tmp_path)
+    with pytest.raises(UsageError, match="'b' is"):
+        weights.check_shapes({"a": loaded["a"]}, params, tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 50, -1])
+def test_weights_cut_short_are_a_sentence(tmp_path, keep):
+    path = tmp_path / "w.safetensors"
+    weights.save(path, {"a": np.ones((20, 20), np.float32)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
+        weights.load(path)
+    with pytest.raises(UsageError, match="no weights at"):
+        weights.load(tmp_path / "absent")
