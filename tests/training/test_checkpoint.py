@@ -61,7 +61,7 @@ def test_a_half_written_checkpoint_is_never_offered(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path):
     save(tmp_path / "c", 3)
     checkpoints = Checkpoints(tmp_path / "c")
-    with pytest.raises(UsageError, match=r"'ema/a/kernel' is \(2, 4\) there and \(2, 5\)"):
+    with pytest.raises(UsageError, match=r"'a/kernel' is \(2, 4\) there and \(2, 5\)"):
         checkpoints.restore(abstract(state(width=5)))
     checkpoints.close()
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -57,7 +58,7 @@ def telemetry(folder, start=0, every=2):
 
 
 def metrics(loss):
-    return {"loss": np.float32(loss), "loss_by_time": np.array([loss, np.nan], np.float32)}
+    return {"loss": jnp.float32(loss), "loss_by_time": jnp.array([loss, jnp.nan])}
 
 
 def test_metrics_are_one_line_a_step_with_null_where_there_is_no_number(tmp_path):

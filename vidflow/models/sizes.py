@@ -19,7 +19,7 @@ class Size(NamedTuple):
 SIZES = {
     "smoke": Size(2, 64, 8, 128),
     "demo": Size(6, 128, 4, 384),
-    "small": Size(8, 160, 5, 448),
+    "small": Size(8, 128, 4, 384),
     "base": Size(12, 768, 12, 2048),
     "1b": Size(24, 1536, 16, 4096),
     "5b": Size(32, 3072, 24, 8192),

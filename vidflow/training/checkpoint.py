@@ -20,7 +20,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
     def save(self, state: State, step: int) -> None:
         """Starts writing `state` as `step`; returns once the arrays are copied from the devices."""
@@ -37,8 +38,8 @@ class Checkpoints:
           UsageError: the checkpoint is of another model, naming the first difference.
         """
         step = self._manager.latest_step()
-        saved = self._manager.item_metadata(step)["state"]
-        _check_same(_shapes(saved), _shapes(like), self._folder)
+        saved = self._manager.item_metadata(step)["state"]["params"]
+        _check_same(_shapes(saved), _shapes(like.params), self._folder)
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
 
     def close(self) -> None:
@@ -53,12 +54,15 @@ def restore_ema(folder: Path) -> tuple[Any, int]:
     Raises:
       UsageError: the folder holds no whole checkpoint.
     """
-    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    handlers = {"state": ocp.PyTreeCheckpointHandler()}
+    with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
         step = manager.latest_step()
         if step is None:
             raise UsageError(f"{folder} holds no whole checkpoint: train first, or name another --run.")
         ema = manager.item_metadata(step)["state"]["ema"]
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(ema))
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), dict(ema))
         args = ocp.args.PyTreeRestore(item={"ema": like}, partial_restore=True)
         return manager.restore(step, args=ocp.args.Composite(state=args))["state"]["ema"], step
 

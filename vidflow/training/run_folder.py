@@ -67,8 +67,8 @@ def read_config(folder: Path) -> ConfigDict:
         return configs.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{folder} is no run folder (no config.json there): name one of vidflow train.") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not a readable config ({error}): restore it or start a new run.") from None
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"{path} is not a readable config: {error} Restore it or start a new run.") from None
 
 
 def provenance() -> dict[str, object]:

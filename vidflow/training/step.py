@@ -32,7 +32,7 @@ def make_step(
         # A young average forgets its start: the decay grows from 0.1 to its final value.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient), **metrics}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
         return State(params, opt_state, ema, state.step + 1), metrics
 
     return step

@@ -1,0 +1,43 @@
+"""A finished run as a small folder that can travel: half-precision weights, config, provenance, scores, samples."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from vidflow.config import to_json
+from vidflow.tasks import frozen_autoencoder
+from vidflow.training import run_folder, weights
+
+
+def ship(run: Path, folder: Path) -> None:
+    """Writes into `folder` what `vidflow sample --run=folder` and a report need of the run, and nothing else.
+
+    Both sets of weights are rounded to float16. Paths of the machine it was trained on are left out of the config.
+
+    Raises:
+      UsageError: the run is not finished.
+    """
+    params, metadata = weights.load(run / "weights.safetensors")
+    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
+    config = run_folder.read_config(run).unlock()
+    config.autoencoder.run = ""
+    config.data.source, config.data.path = "bounce", ""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights.save(folder / "weights.safetensors", weights.rounded(params, np.float16), metadata)
+    frozen_autoencoder.save(
+        folder / frozen_autoencoder.NAME,
+        autoencoder.model,
+        weights.rounded(autoencoder.params, np.float16),
+        autoencoder.statistics,
+    )
+    run_folder.write_whole(folder / "config.json", to_json(config))
+    provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    run_folder.write_whole(folder / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+    for name in ("evaluation.json", "samples"):
+        source = run / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+        elif source.exists():
+            shutil.copyfile(source, folder / name)
