@@ -12,6 +12,6 @@ vidflow train --config=experiments/bounce/text_to_video.py --workdir=runs/demo \
 echo "3/4  Sampling and scoring held-out prompts"
 [ runs/demo/evaluation.json -nt runs/demo/weights.safetensors ] || vidflow evaluate --run=runs/demo
 echo "4/4  Writing the report"
-vidflow report --run=runs/demo
+vidflow report --run=runs/demo --reference=vidflow/assets/bounce/samples
 echo
 echo "Open $(pwd)/runs/demo/report.html"

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=""
-for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
+for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
   if [ -n "$candidate" ] && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$candidate
     break

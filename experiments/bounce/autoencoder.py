@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.widths = (48, 64)
     config.model.strides = ((2, 1),)
     config.model.blocks = 0
-    config.model.channels = 6
+    config.model.channels = 4
     config.model.attention = False
     config.model.groups = 0
     config.model.dtype = "float32"
@@ -56,9 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})
 
     if arg.reference:
-        config.steps = 2500
+        config.steps = 3000
         config.data.clips = 65536
-        config.model.channels = 8
         config.model.widths = (64, 96)
 
     if arg.smoke:

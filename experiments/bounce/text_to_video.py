@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.task = "vidflow.tasks.text_to_video"
     config.seed = 0
-    config.steps = 1200
+    config.steps = 900
     config.batch_size = 64
     config.log_every = 10
     config.ema_decay = 0.99
@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.ema_decay = 0.999
         config.data.clips = 40960
         config.model.size = "small"
-        config.text.update({"length": 216, "width": 128, "layers": 3})
+        config.text.update({"length": 216, "width": 96, "layers": 3})
         config.checkpoint.every = 250
 
     if arg.smoke:

@@ -39,6 +39,16 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
         run_folder.prepare(tmp_path / "file" / "run", config())
 
 
+def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch):
+    run_folder.prepare(tmp_path, config())
+    run_folder.prepare(tmp_path, config())
+    assert "earlier" not in json.loads((tmp_path / "provenance.json").read_text())
+    monkeypatch.setattr("sys.argv", ["train.py", "--config=x y"])
+    run_folder.prepare(tmp_path, config())
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["command"] == "train.py '--config=x y'" and len(provenance["earlier"]) == 1
+
+
 @pytest.mark.parametrize("text", [None, "{", ""])
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
     if text is not None:

@@ -180,4 +180,4 @@ def _training_flops(config: ConfigDict, grid: Grid, channels: int) -> float:
         features=channels * int(np.prod(config.model.patch)),
     )
     forward += flops.byte_encoder_forward(width=text.width, layers=text.layers, length=text.length, stride=text.stride)
-    return (1 + flops.BACKWARD) * forward
+    return float((1 + flops.BACKWARD) * forward)

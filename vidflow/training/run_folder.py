@@ -8,11 +8,13 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 import vidflow
@@ -40,7 +42,7 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     if path.exists():
         _check_same(read_config(folder), config, folder)
     write_whole(path, configs.to_json(config))
-    write_whole(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+    write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 
 
 def is_finished(folder: Path, steps: int) -> bool:
@@ -76,11 +78,23 @@ def provenance() -> dict[str, object]:
     return {
         "vidflow": vidflow.__version__,
         "commit": _commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
+    """The provenance of this start, and under "earlier" those of starts of the same run that differed."""
+    try:
+        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        earlier = before.pop("earlier", [])
+    except (OSError, ValueError, AttributeError):
+        return now
+    starts = earlier if before == now else [*earlier, before]
+    return {**now, "earlier": starts} if starts else now
 
 
 def write_whole(path: Path, text: str) -> None:

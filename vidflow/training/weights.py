@@ -52,8 +52,3 @@ def check_shapes(params: Any, like: Any, where: Path) -> None:
 def rounded(params: Any, dtype: Any) -> Any:
     """The tree in another precision."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(dtype), params)
-
-
-def count(params: Any) -> int:
-    """Number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
