@@ -42,18 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     generator = generation.load(Path(args.run) if args.run else generation.REFERENCE)
     data, sampling = generator.config.data, generator.config.sampling
 
-    def given(value: float | None, default: float) -> float:
-        return default if value is None else value
-
-    [clip] = generator(
-        [prompt],
-        seed=args.seed,
-        steps=given(args.steps, sampling.steps),
-        guidance=given(args.guidance, sampling.guidance),
-        frames=given(args.frames, data.frames),
-        height=given(args.height, data.height),
-        width=given(args.width, data.width),
-    )
+    defaults = {"steps": sampling.steps, "guidance": sampling.guidance}
+    defaults |= {"frames": data.frames, "height": data.height, "width": data.width}
+    settings = {name: value for name in defaults if (value := getattr(args, name)) is not None}
+    [clip] = generator([prompt], seed=args.seed, **{**defaults, **settings})
     video.write(Path(args.out), clip, data.fps)
     print(f"{args.out}: {len(clip)} frames of {clip.shape[1]}x{clip.shape[2]}, '{prompt}'")
 

@@ -1,12 +1,12 @@
 """A small temporal autoencoder for the bounce world.
 
-Claim: the 2.5D design of Movie Gen (section 3.1.1) reconstructs bounce at 29 dB PSNR or better from one latent number
-for eight pixel values, after minutes on two CPU cores. Results: experiments/bounce/RESULTS.md.
+Claim: the 2.5D design of Movie Gen (section 3.1.1) reconstructs bounce at 29 dB PSNR or better, from one latent number
+for 24 pixel values, after minutes on two CPU cores. Results: experiments/bounce/RESULTS.md.
 
     python -m vidflow.train --config=experiments/bounce/autoencoder.py --workdir=runs/demo_autoencoder
 
-Argument: `level=0..3` of bounce, `size` of the frames in pixels, `reference` for the autoencoder of the model that ships
-with the package (the top level at 40 pixels), `smoke` for a run of seconds.
+Argument: `level=0..3` of bounce, `size` of the frames in pixels, `reference` for the autoencoder of the model that
+ships with the package (the top level at 40 pixels), `smoke` for a run of seconds.
 """
 
 from ml_collections import ConfigDict

@@ -70,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     if arg.reference:
-        config.steps = 5000
+        config.steps = 3500
         config.ema_decay = 0.999
         config.data.clips = 40960
         config.model.size = "small"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.real_clips import REAL_CLIPS, real_clip
 
+from tests.real_clips import REAL_CLIPS, real_clip
 from vidflow.data import video
 from vidflow.data.folder import FolderSource
 from vidflow.errors import UsageError

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.real_clips import REAL_CLIPS, real_clip
 
+from tests.real_clips import REAL_CLIPS, real_clip
 from vidflow.data import video
 from vidflow.errors import UsageError
 

@@ -26,7 +26,8 @@ def test_dependent_samples_do_not_narrow_the_interval():
 def test_student_interval_of_a_textbook_case():
     mean, low, high, n = intervals.mean([1.0, 2.0, 3.0, 4.0])
     assert mean == 2.5 and n == 4
-    assert high - mean == pytest.approx(3.1824 * np.sqrt(5 / 3 / 4), rel=1e-4) and mean - low == pytest.approx(high - mean)
+    assert high - mean == pytest.approx(3.1824 * np.sqrt(5 / 3 / 4), rel=1e-4)
+    assert mean - low == pytest.approx(high - mean)
 
 
 def test_psnr_of_a_constant_error():

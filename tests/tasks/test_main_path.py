@@ -166,4 +166,7 @@ def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
     sample.main([f"--run={run}", "--prompt=a clip of bikes", f"--out={tmp_path / 'x.mp4'}"])
     assert video.probe(tmp_path / "x.mp4").frames == 8
     evaluate.main([f"--run={run}"])
-    assert json.loads((run / "evaluation.json").read_text())["autoencoder/psnr"]["n"] > 10
+    scores = json.loads((run / "evaluation.json").read_text())
+    assert scores["autoencoder/psnr"]["n"] > 10 and not any(name.startswith("bounce") for name in scores)
+    rows = json.loads((run / "samples" / "index.json").read_text())
+    assert len(rows) == 16 and {row["prompt"] for row in rows} == set(captions)

@@ -47,7 +47,7 @@ def test_muon_orthogonalises_each_layer_of_a_scanned_stack_and_nothing_at_the_en
                 singular = np.linalg.svd(layer, compute_uv=False)
                 assert singular.max() / singular.min() < 2.0, name
         else:
-            # Adam's first step moves every element alike: here with Nesterov's look-ahead, so 1 + 0.9 * 0.1 / 0.19 times.
+            # Adam's first step moves every element alike; Nesterov's look-ahead makes it 1 + 0.9 * 0.1 / 0.19 times.
             np.testing.assert_allclose(np.abs(update), 0.1 * (1 + 0.09 / 0.19), rtol=1e-3, err_msg=name)
 
 

@@ -1,7 +1,7 @@
 """How good a run is: reconstruction for its autoencoder, read-back attributes for its samples."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,10 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vidflow import config as configs
 from vidflow.data import video
-from vidflow.data.sources import BounceSource, make_source
+from vidflow.data.latents_cache import LatentsSource
+from vidflow.data.sources import make_source
 from vidflow.errors import UsageError
 from vidflow.metrics import image, intervals
 from vidflow.metrics.intervals import Interval
@@ -50,14 +52,14 @@ def autoencoder_scores(autoencoder: FrozenAutoencoder, data: ConfigDict, seed: i
     """`autoencoder/psnr` in dB: 8-bit frames, mean over the frames of a clip, then over clips.
 
     On bounce the clips are held out, and the reader's own accuracy on them and on their reconstructions comes along as
-    `reader/ground_truth/*` and `reader/reconstruction/*`. A folder has no held-out clips: all of it is used.
+    `reader/ground_truth/*` and `reader/reconstruction/*`. A folder has no held-out clips: its first ones are used.
     """
-    source = make_source(data, seed=seed, split="test") if data.source == "folder" else BounceSource(data, seed, "test")
+    source = make_source(data, seed=seed, split="test")
     clips = [source[index] for index in range(min(RECONSTRUCTIONS, len(source)))]
     originals = np.stack([clip["video"] for clip in clips])
     reconstructions = reconstruct(autoencoder, originals)
     scores = {"autoencoder/psnr": intervals.mean(image.psnr(originals, reconstructions).mean(axis=1))}
-    if data.source != "folder":
+    if data.source == "bounce":
         captions = [clip["caption"] for clip in clips]
         for name, videos in (("ground_truth", originals), ("reconstruction", reconstructions)):
             read = [score(clip, caption) for clip, caption in zip(videos, captions, strict=True)]
@@ -111,8 +113,13 @@ def held_out_prompts(data: ConfigDict, seed: int, each: int) -> dict[int, list[s
     return prompts
 
 
-def sample_and_score(generator: Generator, prompts: Sequence[str], seeds: Sequence[int]) -> list[Sample]:
-    """A video for every prompt and seed, with the settings of the run's config."""
+def samples_of(
+    generator: Generator,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    grade: Callable[[UInt8[np.ndarray, "T H W 3"], str], dict[str, bool | float]],
+) -> list[Sample]:
+    """A video for every prompt and seed, with the settings of the run's config, graded against its prompt."""
     data, sampling = generator.config.data, generator.config.sampling
     samples = []
     with tqdm(total=len(prompts) * len(seeds), unit="video", dynamic_ncols=True, desc="sample") as bar:
@@ -128,7 +135,7 @@ def sample_and_score(generator: Generator, prompts: Sequence[str], seeds: Sequen
                 width=data.width,
                 progress=lambda done, before=before: bar.update(before + done - bar.n),
             )
-            samples += [Sample(p, seed, v, score(v, p)) for p, v in zip(prompts, videos, strict=True)]
+            samples += [Sample(p, seed, v, grade(v, p)) for p, v in zip(prompts, videos, strict=True)]
     return samples
 
 
@@ -140,7 +147,7 @@ def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -
     config = generator.config
     scores, everything = {}, []
     for number, some in held_out_prompts(config.data, config.seed, prompts).items():
-        samples = sample_and_score(generator, some, seeds)
+        samples = samples_of(generator, some, seeds, score)
         means = attribute_means([sample.scores for sample in samples], independent=len(some))
         scores |= {f"{NUMBERS[number]}/{name}": value for name, value in means.items()}
         everything += samples
@@ -168,18 +175,34 @@ def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
     run_folder.write_whole(folder / "index.json", json.dumps(shown, indent=1) + "\n")
 
 
+def data_of(config: ConfigDict) -> ConfigDict:
+    """The `data` that the clips of a run come from: for a run on a cache, that of the encode that made it."""
+    if config.data.source != "cache":
+        return config.data
+    recipe = LatentsSource(Path(config.data.path)).recipe
+    return configs.from_json(json.dumps(recipe["data"]))
+
+
 def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:
     """Evaluates what the run holds and writes evaluation.json and samples/.
 
+    Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
+
     Raises:
-      UsageError: a folder that is no finished run.
+      UsageError: a folder that is no finished run, or whose data are gone.
     """
     config = run_folder.read_config(run)
-    scores = autoencoder_scores(frozen_autoencoder.load(run / frozen_autoencoder.NAME), config.data, config.seed)
+    data = data_of(config)
+    scores = autoencoder_scores(frozen_autoencoder.load(run / frozen_autoencoder.NAME), data, config.seed)
     if "sampling" in config:
         generator = generation.load(run)
-        generated, samples = generator_scores(generator, prompts, seeds)
-        scores |= generated
-        write_samples(run, samples, config.data.fps)
+        if data.source == "bounce":
+            generated, samples = generator_scores(generator, prompts, seeds)
+            scores |= generated
+        else:
+            source = make_source(data, seed=config.seed)
+            captions = [source[index]["caption"] for index in range(min(len(source), SHOWN))]
+            samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
+        write_samples(run, samples, data.fps)
     write(run, scores)
     return scores

@@ -62,7 +62,7 @@ class FrozenAutoencoder:
         self.compression.latent_shape(*video.shape[1:4])
         return np.asarray(self._encode(self.params, to_float(video)))
 
-    def decode(self, latents: Float[Array, "B t h w C"], frames: int) -> UInt8[np.ndarray, "B T H W 3"]:
+    def decode(self, latents: Float[Array | np.ndarray, "B t h w C"], frames: int) -> UInt8[np.ndarray, "B T H W 3"]:
         """The first `frames` frames of the video with these normalised latents."""
         return to_bytes(np.asarray(self._decode(self.params, latents, frames)))
 

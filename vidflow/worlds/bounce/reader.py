@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vidflow.errors import UsageError
-from vidflow.worlds.bounce.grammar import Description, ObjectDescription
+from vidflow.worlds.bounce.grammar import Description
 from vidflow.worlds.bounce.render import CHROMA, GREYS, RGB, background, draw, signed_distance
 from vidflow.worlds.bounce.scene import (
     BACKGROUNDS,
