@@ -12,5 +12,5 @@ from pathlib import Path
 
 from vidflow.tasks.shipping import ship
 
-ship(Path("runs/reference"), Path("vidflow/assets/bounce"))
+ship(Path("runs/reference"), Path("vidflow/assets/bounce"), recipe="launch/reference.sh")
 PYTHON

@@ -8,7 +8,7 @@ from vidflow.metrics import image, intervals
 
 def test_wilson_interval_of_a_textbook_case():
     # 8 of 10: Wilson's 95% interval is (0.4902, 0.9433).
-    mean, low, high, n = intervals.proportion([1] * 8 + [0] * 2)
+    mean, low, high, n = intervals.proportion([1.0] * 8 + [0.0] * 2)
     assert (mean, n) == (0.8, 10)
     assert low == pytest.approx(0.4902, abs=2e-4) and high == pytest.approx(0.9433, abs=2e-4)
 
@@ -19,8 +19,8 @@ def test_a_perfect_score_is_not_certain():
 
 
 def test_dependent_samples_do_not_narrow_the_interval():
-    many = intervals.proportion([1, 1, 1, 0] * 30, independent=40)
-    assert many[1:3] == intervals.proportion([1, 1, 1, 0] * 10)[1:3] and many.n == 120
+    many = intervals.proportion([1.0, 1.0, 1.0, 0.0] * 30, independent=40)
+    assert many[1:3] == intervals.proportion([1.0, 1.0, 1.0, 0.0] * 10)[1:3] and many.n == 120
 
 
 def test_student_interval_of_a_textbook_case():

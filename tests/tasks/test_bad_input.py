@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.real_clips import real_clip
 from tests.tasks.conftest import AUTOENCODER, TEXT_TO_VIDEO
 from vidflow import cli, encode, evaluate, sample, train
 
@@ -68,6 +69,7 @@ def test_folders_of_videos(capsys, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert str(empty) in refused("b", empty)
+    shutil.copy(real_clip("carphone_distorted.mp4"), empty / "a.mp4")
     (empty / "captions.jsonl").write_text('{"file": "absent.mp4", "caption": "x"}\n')
     assert "absent.mp4" in refused("b", empty)
 

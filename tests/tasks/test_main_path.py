@@ -17,6 +17,7 @@ from tests.tasks.conftest import AUTOENCODER, ROOT, TEXT_TO_VIDEO
 from vidflow import encode, evaluate, report, sample, train
 from vidflow.data import video
 from vidflow.tasks import generation
+from vidflow.tasks.shipping import ship
 from vidflow.training.telemetry import read_metrics
 
 
@@ -131,6 +132,16 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     assert rows[0]["prompt"] in page and "data:video/mp4" in page
 
 
+def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path):
+    ship(smoke_run, tmp_path / "shipped", recipe="a script")
+    provenance = json.loads((tmp_path / "shipped" / "provenance.json").read_text())
+    assert provenance["recipe"] == "a script" and "command" not in provenance
+    assert str(tmp_path.parent) not in (tmp_path / "shipped" / "config.json").read_text()
+    options = {"seed": 0, "steps": 4, "guidance": 2.0, "frames": 8, "height": 32, "width": 32}
+    whole, half = (generation.load(run)(["a red star"], **options) for run in (smoke_run, tmp_path / "shipped"))
+    assert np.abs(whole.astype(int) - half.astype(int)).mean() < 1.0  # float16 weights, 8-bit levels
+
+
 def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_run, tmp_path):
     cache, common = tmp_path / "cache", [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}"]
     encode.main([*common, f"--out={cache}"])
@@ -169,4 +180,4 @@ def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
     scores = json.loads((run / "evaluation.json").read_text())
     assert scores["autoencoder/psnr"]["n"] > 10 and not any(name.startswith("bounce") for name in scores)
     rows = json.loads((run / "samples" / "index.json").read_text())
-    assert len(rows) == 16 and {row["prompt"] for row in rows} == set(captions)
+    assert len(rows) == min(scores["autoencoder/psnr"]["n"], 16) and {row["prompt"] for row in rows} == set(captions)

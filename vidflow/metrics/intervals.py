@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     n: int
 
 
-def proportion(values: Sequence[float], independent: int | None = None) -> Interval:
+def proportion(values: Sequence[float] | np.ndarray, independent: int | None = None) -> Interval:
     """Mean of scores in [0, 1], with Wilson's interval (Wilson 1927), which stays honest near 0 and 1.
 
     `independent` is how many of the values are independent draws, when that is fewer than all: several samples of one
@@ -30,7 +30,7 @@ def proportion(values: Sequence[float], independent: int | None = None) -> Inter
     return Interval(mean, float(max(centre - spread, 0.0)), float(min(centre + spread, 1.0)), len(values))
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean(values: Sequence[float] | np.ndarray) -> Interval:
     """Mean of at least two real values, with Student's interval."""
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     return Interval(float(np.mean(values)), float(low), float(high), len(values))

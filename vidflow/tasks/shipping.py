@@ -11,10 +11,11 @@ from vidflow.tasks import frozen_autoencoder
 from vidflow.training import run_folder, weights
 
 
-def ship(run: Path, folder: Path) -> None:
+def ship(run: Path, folder: Path, recipe: str) -> None:
     """Writes into `folder` what `vidflow sample --run=folder` and a report need of the run, and nothing else.
 
-    Both sets of weights are rounded to float16. Paths of the machine it was trained on are left out of the config.
+    Both sets of weights are rounded to float16. `recipe` names the script that makes it again, and stands in the
+    provenance in place of commands and paths of the machine it was trained on.
 
     Raises:
       UsageError: the run is not finished.
@@ -34,7 +35,9 @@ def ship(run: Path, folder: Path) -> None:
     )
     run_folder.write_whole(folder / "config.json", to_json(config))
     provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    run_folder.write_whole(folder / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+    for local in ("command", "earlier"):  # they name folders of one machine; the recipe does not
+        provenance.pop(local, None)
+    run_folder.write_whole(folder / "provenance.json", json.dumps({**provenance, "recipe": recipe}, indent=2) + "\n")
     for name in ("evaluation.json", "samples"):
         source = run / name
         if source.is_dir():

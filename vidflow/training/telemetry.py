@@ -4,6 +4,7 @@ Metrics stay on the device until `flush`, so logging never makes a step wait for
 """
 
 import json
+import logging
 import math
 import os
 import time
@@ -34,6 +35,7 @@ class Telemetry:
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name)
         self._every, self._rows, self._flops, self._peak = every, rows, flops, peak
         self._waiting: list[tuple[int, Any]] = []
+        self._last: dict[str, float | None] = {}  # the last line written
         self._clock = time.perf_counter()
 
     def step(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -56,6 +58,7 @@ class Telemetry:
         for step, metrics in rows:
             line = {"step": step, **_flat(metrics), **self._speed(seconds)}
             self._file.write(json.dumps(line) + "\n")
+            self._last = line
             for name, value in line.items():
                 if name != "step" and value is not None:
                     self._events.add_scalar(name, value, step)
@@ -76,8 +79,17 @@ class Telemetry:
         self._clock = time.perf_counter()
 
     def close(self) -> None:
+        """Writes what waits, and the speed of the last steps to the log."""
         self.flush()
         self._bar.close()
+        if self._last:
+            peak = self._last["percent_of_peak"]
+            logging.info(
+                "%.1f clips/s, %.4g model TFLOP/s, %s of the peak of this device",
+                self._last["clips_per_second"],
+                self._last["model_tflops_per_second"],
+                "an unknown share" if peak is None else f"{peak:.1f}%",
+            )
         self._file.close()
         self._events.close()
 
