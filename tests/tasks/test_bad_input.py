@@ -55,6 +55,12 @@ def test_sizes_and_lengths(capsys, tmp_path, smoke_run):
     assert not (tmp_path / "x.mp4").exists()
 
 
+def test_a_run_cannot_be_shortened(capsys, tmp_path, smoke_run):
+    shutil.copytree(smoke_run, tmp_path / "run")
+    again = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}", "--config.steps=7"]
+    assert "has taken 20 steps already" in refusal(capsys, train.main, *again)
+
+
 def test_meshes(capsys, tmp_path, smoke_run):
     ready = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", f"--workdir={tmp_path / 'run'}"]
     assert "wants 2 device(s)" in refusal(capsys, train.main, *ready, "--config.mesh.fsdp=2")

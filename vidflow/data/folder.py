@@ -35,8 +35,7 @@ class FolderSource:
     frames a file has. `skipped` lists (name, reason) for the files that give no clip: no caption,
     not decodable, too short. They are logged in one warning.
 
-    Item i is the same bytes whenever it is asked for, and does not depend on `seed`: the argument
-    is there so that every source is built alike; the order of training is the pipeline's matter.
+    Item i is the same bytes whenever it is asked for.
 
     Raises:
       UsageError: no such folder, no usable video, or captions that contradict the folder.
@@ -50,7 +49,6 @@ class FolderSource:
         height: int,
         width: int,
         fps: float | int | None,
-        seed: int,
     ):
         video.check_clip(frames, height, width, fps)
         folder = Path(path)

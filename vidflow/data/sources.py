@@ -48,9 +48,7 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train") -> Source:
     if data.source == "folder":
         if not data.path:
             raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
-        return FolderSource(
-            Path(data.path), frames=data.frames, height=data.height, width=data.width, fps=data.fps, seed=seed
-        )
+        return FolderSource(Path(data.path), frames=data.frames, height=data.height, width=data.width, fps=data.fps)
     raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
 
 

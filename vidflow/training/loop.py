@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vidflow.data import pipeline
+from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.devices import peak_flops
 from vidflow.parallel.mesh import batch_sharding, check_batch, make_mesh
@@ -56,6 +57,8 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
             state = states.initialise(task.init, optimizer, jax.random.key(config.seed), mesh)
         else:
             state = checkpoints.restore(states.abstract(task.init, optimizer, mesh))
+        if int(state.step) > config.steps:
+            raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
         if int(state.step) < config.steps:
             state = _run_steps(config, workdir, task, mesh, optimizer, checkpoints, state)
         checkpoints.close()
