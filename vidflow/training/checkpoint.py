@@ -63,7 +63,9 @@ def restore_ema(folder: Path) -> tuple[Any, int]:
         ema = manager.item_metadata(step)["state"]["ema"]
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), dict(ema))
-        args = ocp.args.PyTreeRestore(item={"ema": like}, partial_restore=True)
+        item = {"ema": like}
+        places = ocp.checkpoint_utils.construct_restore_args(item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
         return manager.restore(step, args=ocp.args.Composite(state=args))["state"]["ema"], step
 
 
