@@ -24,8 +24,8 @@ class Numbers:
         return {"x": np.float32(index)}
 
 
-def take(count, *, start=0, length=10, batch_size=4, seed=0, shuffle=True):
-    rows = pipeline.rows(Numbers(length), seed=seed, shuffle=shuffle)
+def take(count, *, start=0, length=10, batch_size=4, seed=0):
+    rows = pipeline.rows(Numbers(length), seed=seed)
     sharding = batch_sharding(make_mesh())
     stream = pipeline.batches(rows, batch_size=batch_size, start=start, sharding=sharding)
     return [jax.tree.map(np.asarray, batch) for batch in itertools.islice(stream, count)]
@@ -58,10 +58,6 @@ def test_the_global_order_does_not_depend_on_the_batch_size():
 
 def test_the_seed_changes_the_order():
     assert any((a["x"] != b["x"]).any() for a, b in zip(take(3), take(3, seed=1), strict=True))
-
-
-def test_without_shuffling_the_order_is_that_of_the_source():
-    np.testing.assert_array_equal(take(1, shuffle=False, batch_size=8)[0]["x"], np.arange(8))
 
 
 def test_an_empty_source_is_an_error_at_the_start():

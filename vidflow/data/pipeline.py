@@ -26,7 +26,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-def rows(source: Source, *, seed: int, shuffle: bool = True) -> grain.MapDataset:
+def rows(source: Source, *, seed: int) -> grain.MapDataset:
     """The endless global order of a finite source: epoch after epoch, each shuffled on its own.
 
     Raises:
@@ -34,8 +34,7 @@ def rows(source: Source, *, seed: int, shuffle: bool = True) -> grain.MapDataset
     """
     if len(source) == 0:
         raise UsageError("The data source holds no example: look at config.data.")
-    dataset = grain.MapDataset.source(source).seed(seed)
-    return (dataset.shuffle() if shuffle else dataset).repeat()
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
 def batches(
