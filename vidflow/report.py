@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from pathlib import Path
 
+    from vidflow import files
     from vidflow.reporting import inputs, page
-    from vidflow.training import run_folder
 
     run = inputs.read_run(Path(args.run))
     compared = [inputs.read_run(Path(folder)) for folder in args.compare]
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out.is_dir():
         raise UsageError(f"{out} is a folder: give --out a file name.")
     try:
-        run_folder.write_whole(out, page.render(run, compared, reference))
+        files.write_whole(out, page.render(run, compared, reference))
     except OSError as error:
         raise UsageError(f"Cannot write {out} ({error.strerror}): choose another --out.") from None
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")

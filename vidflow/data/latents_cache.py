@@ -7,7 +7,6 @@
 Parts are written whole or not at all, so an interrupted encode goes on with the first missing part.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vidflow import files
 from vidflow.errors import UsageError
 
 CLIPS_PER_PART = 1024
@@ -42,14 +42,15 @@ def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[ra
     begun = folder / "recipe.json"
     if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != recipe:
         raise UsageError(f"{folder} holds latents of other data or another autoencoder: use another folder.")
-    _write_json(begun, recipe)
+    files.write_whole(begun, json.dumps(recipe, indent=1))
     parts = [range(low, min(low + CLIPS_PER_PART, clips)) for low in range(0, clips, CLIPS_PER_PART)]
     for number, indices in enumerate(parts):
         if not _part_is_whole(folder, number):
             latents, captions = encode(indices)
             _write_part(folder, number, latents, captions)
         yield indices.stop
-    _write_json(folder / "latents.json", {"recipe": recipe, "clips": clips, "parts": len(parts)})
+    index = {"recipe": recipe, "clips": clips, "parts": len(parts)}
+    files.write_whole(folder / "latents.json", json.dumps(index, indent=1))
 
 
 def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
@@ -109,16 +110,17 @@ def _write_part(folder: Path, number: int, latents: np.ndarray, captions: Sequen
     arrays, text = _names(folder, number)
     temporary = arrays.with_name(arrays.name + ".tmp")
     save_file({"latents": np.ascontiguousarray(latents, np.float16)}, temporary)
-    digest = _digest(temporary)
+    digest = files.sha256(temporary)
     os.replace(temporary, arrays)
-    _write_json(text, {"captions": list(captions), "sha256": digest})  # last: it vouches for the arrays
+    card = {"captions": list(captions), "sha256": digest}
+    files.write_whole(text, json.dumps(card, indent=1))  # last: it vouches for the arrays
 
 
 def _part_is_whole(folder: Path, number: int) -> bool:
     arrays, text = _names(folder, number)
     try:
         wanted = json.loads(text.read_text(encoding="utf-8"))["sha256"]
-        return _digest(arrays) == wanted
+        return files.sha256(arrays) == wanted
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
@@ -126,12 +128,4 @@ def _part_is_whole(folder: Path, number: int) -> bool:
         return False
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vidflow import config as configs
+from vidflow import files
 from vidflow.data import video
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.data.sources import make_source
@@ -158,7 +159,7 @@ def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -
 def write(run: Path, scores: Scores) -> None:
     """`evaluation.json`: name -> mean, low, high, n."""
     table = {name: value._asdict() for name, value in sorted(scores.items())}
-    run_folder.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
+    files.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
 
 
 def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
@@ -171,8 +172,8 @@ def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
         name = f"{number:03d}.mp4"
         video.write(folder / name, sample.video, fps)
         shown.append({"file": name, **row})
-    run_folder.write_whole(folder / "scores.json", json.dumps(rows, indent=0) + "\n")
-    run_folder.write_whole(folder / "index.json", json.dumps(shown, indent=1) + "\n")
+    files.write_whole(folder / "scores.json", json.dumps(rows, indent=0) + "\n")
+    files.write_whole(folder / "index.json", json.dumps(shown, indent=1) + "\n")
 
 
 def data_of(config: ConfigDict) -> ConfigDict:

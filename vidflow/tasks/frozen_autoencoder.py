@@ -4,7 +4,6 @@
     weights.safetensors
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from vidflow import config as configs
+from vidflow import files
 from vidflow.autoencoders.latents import Compression, Statistics
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.data.sources import to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
-from vidflow.training import run_folder, weights
+from vidflow.training import weights
 
 NAME = "autoencoder"  # of the folder inside a run
 
@@ -74,9 +74,9 @@ def save(folder: Path, model: ConfigDict, params: Any, statistics: Statistics) -
     card = {
         "model": json.loads(configs.to_json(model)),
         "statistics": statistics._asdict(),
-        "sha256": _digest(folder / "weights.safetensors"),
+        "sha256": files.sha256(folder / "weights.safetensors"),
     }
-    run_folder.write_whole(folder / "autoencoder.json", json.dumps(card, indent=1) + "\n")
+    files.write_whole(folder / "autoencoder.json", json.dumps(card, indent=1) + "\n")
 
 
 def load(folder: Path) -> FrozenAutoencoder:
@@ -96,7 +96,7 @@ def load(folder: Path) -> FrozenAutoencoder:
             "name another run."
         ) from None
     tensors = folder / "weights.safetensors"
-    if not tensors.exists() or _digest(tensors) != card["sha256"]:
+    if not tensors.exists() or files.sha256(tensors) != card["sha256"]:
         raise UsageError(f"{tensors} is not what {path.name} vouches for: copy it or train it again.")
     params, _ = weights.load(tensors)
     like = jax.eval_shape(make_model(model).init, jax.random.key(0), _one_frame(model))
@@ -108,7 +108,3 @@ def _one_frame(model: ConfigDict) -> jax.ShapeDtypeStruct:
     compression = make_model(model).compression
     return jax.ShapeDtypeStruct((1, 1, compression.height, compression.width, 3), np.float32)
 
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

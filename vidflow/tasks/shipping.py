@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vidflow import files
 from vidflow.config import to_json
-from vidflow.tasks import frozen_autoencoder
+from vidflow.tasks import evaluation, frozen_autoencoder
 from vidflow.training import run_folder, weights
 
 
@@ -24,7 +25,8 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
     config = run_folder.read_config(run).unlock()
     config.autoencoder.run = ""
-    config.data.source, config.data.path = "bounce", ""
+    config.data = evaluation.data_of(config)
+    config.data.unlock().path = ""
     folder.mkdir(parents=True, exist_ok=True)
     weights.save(folder / "weights.safetensors", weights.rounded(params, np.float16), metadata)
     frozen_autoencoder.save(
@@ -33,11 +35,11 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
         weights.rounded(autoencoder.params, np.float16),
         autoencoder.statistics,
     )
-    run_folder.write_whole(folder / "config.json", to_json(config))
+    files.write_whole(folder / "config.json", to_json(config))
     provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     for local in ("command", "earlier"):  # they name folders of one machine; the recipe does not
         provenance.pop(local, None)
-    run_folder.write_whole(folder / "provenance.json", json.dumps({**provenance, "recipe": recipe}, indent=2) + "\n")
+    files.write_whole(folder / "provenance.json", json.dumps({**provenance, "recipe": recipe}, indent=2) + "\n")
     for name in ("evaluation.json", "samples"):
         source = run / name
         if source.is_dir():

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 import vidflow
 from vidflow import config as configs
+from vidflow import files
 from vidflow.errors import UsageError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
@@ -41,8 +42,8 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     path = folder / "config.json"
     if path.exists():
         _check_same(read_config(folder), config, folder)
-    write_whole(path, configs.to_json(config))
-    write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
+    files.write_whole(path, configs.to_json(config))
+    files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 
 
 def is_finished(folder: Path, steps: int) -> bool:
@@ -55,7 +56,7 @@ def is_finished(folder: Path, steps: int) -> bool:
 
 def mark_finished(folder: Path, steps: int) -> None:
     """Says so; called after everything else is written."""
-    write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
+    files.write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
 
 
 def read_config(folder: Path) -> ConfigDict:
@@ -97,11 +98,6 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
     return {**now, "earlier": starts} if starts else now
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _commit() -> str:

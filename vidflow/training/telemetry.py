@@ -6,7 +6,6 @@ Metrics stay on the device until `flush`, so logging never makes a step wait for
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from vidflow import files
 from vidflow.errors import UsageError
 
 
@@ -120,9 +120,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _truncate(path: Path, start: int) -> Any:
     """The file, open for appending, with the lines of steps before `start` only."""
     kept = [line for line in read_metrics(path.parent) if line["step"] < start]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
 
