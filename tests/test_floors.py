@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # packages that may.
 FLOORS = (
     ({"errors", "typing", "files", "config"},),
-    ({"flow"}, {"worlds"}, {"attention"}),
+    ({"flow"}, {"worlds"}, {"attention"}, {"linear"}),
     ({"text"}, {"autoencoders"}),
     ({"models"},),
     ({"metrics"}, {"scaling"}),

@@ -9,11 +9,10 @@ from jaxtyping import Array, Float, Int
 
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import Mask
+from vidflow.linear import linear, linear_init
 from vidflow.models.conditioning import Conditioning
 
 Stream = Float[Array, "B N D"]
-
-linear_init = nn.initializers.lecun_normal()
 
 
 class Block(nn.Module):
@@ -99,15 +98,6 @@ class FeedForward(nn.Module):
         gate = linear(self.features, ("embed", "mlp"), self.dtype, "gate")(x)
         up = linear(self.features, ("embed", "mlp"), self.dtype, "up")(x)
         return linear(x.shape[-1], ("mlp", "embed"), self.dtype, "down")(nn.silu(gate) * up)
-
-
-def linear(
-    features: int, names: tuple[str, str], dtype: Any, name: str, init: Any = linear_init
-) -> nn.Dense:
-    """A bias-free projection whose kernel carries logical axis names."""
-    return nn.Dense(
-        features, use_bias=False, dtype=dtype, kernel_init=nn.with_logical_partitioning(init, names), name=name
-    )
 
 
 def norm(dtype: Any, name: str) -> nn.RMSNorm:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vidflow.models.blocks import Block, linear, modulate, norm
+from vidflow.linear import linear
+from vidflow.models.blocks import Block, modulate, norm
 from vidflow.models.conditioning import Conditioning, TimeEmbedding
 from vidflow.models.positions import FactorisedPositions
 from vidflow.models.sizes import Size

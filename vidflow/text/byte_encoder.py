@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import Mask
+from vidflow.linear import linear, linear_init
 from vidflow.text import byte_tokens
 from vidflow.typing import TokenIds
 
 WORD = 8  # bytes that the convolution reads: most words with the space before them
-dense_init = nn.initializers.lecun_normal()
 
 
 class ByteEncoder(nn.Module):
@@ -46,7 +46,7 @@ class ByteEncoder(nn.Module):
             kernel_size=(WORD,),
             padding=[(WORD - 1, 0)],
             dtype=self.dtype,
-            kernel_init=_logical(dense_init, None, "embed", "mlp"),
+            kernel_init=_logical(linear_init, None, "embed", "mlp"),
             name="words",
         )(x)
         x = jnp.where(real[..., None], nn.gelu(x), 0)
@@ -69,18 +69,14 @@ class Layer(nn.Module):
     ) -> Float[Array, "B tokens D"]:
         width = x.shape[-1]
 
-        def dense(features: int, names: tuple[str, str], name: str) -> nn.Dense:
-            init = _logical(dense_init, *names)
-            return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
-
         h = nn.RMSNorm(dtype=self.dtype, name="attention_norm")(x)
-        q, k, v = (dense(width, ("embed", "heads"), name)(h) for name in ("query", "key", "value"))
+        q, k, v = (linear(width, ("embed", "heads"), self.dtype, name)(h) for name in ("query", "key", "value"))
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
         h = attend(q, k, v, Mask(segment, segment)).reshape(x.shape)
-        x = x + dense(width, ("heads", "embed"), "out")(h)
+        x = x + linear(width, ("heads", "embed"), self.dtype, "out")(h)
         h = nn.RMSNorm(dtype=self.dtype, name="mlp_norm")(x)
-        h = nn.gelu(dense(4 * width, ("embed", "mlp"), "up")(h))
-        return x + dense(width, ("mlp", "embed"), "down")(h)
+        h = nn.gelu(linear(4 * width, ("embed", "mlp"), self.dtype, "up")(h))
+        return x + linear(width, ("mlp", "embed"), self.dtype, "down")(h)
 
 
 def _logical(init: nn.initializers.Initializer, *names: str | None) -> nn.initializers.Initializer:
