@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vidflow.linear import linear, project
+from vidflow.parallel import rules
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
@@ -21,7 +22,7 @@ def test_gradients_are_those_of_a_matrix_product(shape):
 def test_half_precision_stays_half_and_parameters_stay_single():
     layer = linear(4, ("embed", "mlp"), jnp.bfloat16, "layer")
     x = jnp.ones((2, 3, 5), jnp.bfloat16)
-    params = jax.tree.map(lambda box: box.value, layer.init(jax.random.key(0), x), is_leaf=lambda n: hasattr(n, "names"))
+    params = rules.unbox(layer.init(jax.random.key(0), x))
     out, gradient = jax.value_and_grad(lambda p: layer.apply(p, x).astype(jnp.float32).sum())(params)
     assert layer.apply(params, x).dtype == jnp.bfloat16
     assert gradient["params"]["kernel"].dtype == jnp.float32

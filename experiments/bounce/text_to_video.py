@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.positions = (4, 8, 8)
     config.model.remat = "none"
     config.model.kernel = "xla"
+    config.model.strategy = "ulysses_allgather"  # how devices along config.mesh.sequence share attention
     config.model.dtype = "float32"
 
     config.text = ConfigDict({"length": 64, "stride": 4, "width": 96, "layers": 2, "heads": 4, "dropout": 0.1})

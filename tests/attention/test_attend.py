@@ -7,7 +7,7 @@ import pytest
 
 from vidflow.attention.attend import attend
 from vidflow.attention.kernels import xla
-from vidflow.attention.mask import Mask
+from vidflow.attention.mask import ORDERS, Mask
 from vidflow.errors import UsageError
 
 
@@ -83,3 +83,36 @@ def test_an_unknown_kernel_is_named_with_the_known_ones():
     q, k, v = inputs()
     with pytest.raises(UsageError, match=r"'flash'.*xla"):
         attend(q, k, v, kernel="flash")
+
+
+def test_an_unknown_strategy_is_named_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"'spiral'.*ulysses"):
+        attend(*inputs(), strategy="spiral")
+
+
+def test_a_kernel_refuses_what_it_cannot_do_and_names_one_that_can():
+    with pytest.raises(UsageError, match=r"'splash'.*'earlier'.*xla"):
+        attend(*inputs(), MASK.replace(relation="earlier"), kernel="splash")
+    with pytest.raises(UsageError, match=r"'ring'.*'splash'.*xla"):
+        attend(*inputs(), kernel="splash", strategy="ring")
+
+
+def test_relations_are_their_definitions():
+    orders = jnp.array([1, 1, 2, 2, 3, 3, 0]) + jnp.where(jnp.arange(7) < 6, ORDERS, 0)
+    segment = jnp.stack([orders, orders.at[4:6].add(ORDERS)])
+    q, k, v = inputs(queries=7, keys=7)
+    for relation, sees in (
+        ("same", lambda a, b: a == b),
+        ("earlier", lambda a, b: a // ORDERS == b // ORDERS and b <= a),
+        ("all", lambda a, b: True),
+    ):
+        out = attend(q, k, v, Mask(segment, segment, relation))
+        for row in range(2):
+            for n in range(7):
+                numbers = segment[row].tolist()
+                seen = [m for m in range(7) if numbers[m] and sees(numbers[n], numbers[m])]
+                if not seen:
+                    assert not np.asarray(out[row, n]).any()
+                    continue
+                alone = attend(q[row : row + 1, n : n + 1], k[row : row + 1, seen], v[row : row + 1, seen])
+                np.testing.assert_allclose(out[row, n], alone[0, 0], atol=2e-6)

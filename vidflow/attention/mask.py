@@ -1,17 +1,23 @@
-"""Who may attend to whom, said in two small arrays instead of an N x N one."""
+"""Who may attend to whom, said in two small arrays and a word instead of an N x N array."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 from jaxtyping import Array, Bool, Int
 
+Relation = Literal["same", "earlier", "all"]
+ORDERS = 2**16  # of the relation "earlier": a segment is pack * ORDERS + order, pack from 1
+
 
 @flax.struct.dataclass
 class Mask:
-    """Equal segments attend; segment 0 is padding and is never attended to.
+    """Which keys a query sees, by the segment of both. A key of segment 0 is padding and is seen by none.
 
-    One video per row is the case of one segment; several packed into a row have segments 1, 2, ... Cross-attention
-    masks the same way: a caption carries the segment of its video.
+    Relations:
+      same: keys of the query's own segment. One video per row is the case of one segment; several packed into a
+        row have segments 1, 2, ... A caption carries the segment of its video.
+      earlier: keys of the query's pack whose order is not later: causal over frames or scenes (see `ORDERS`).
+      all: every real key. Callers promise that padding stands at the end, so that lengths say everything.
 
     Attributes:
       q_segment: [B, N] integers.
@@ -20,9 +26,18 @@ class Mask:
 
     q_segment: Any
     kv_segment: Any
+    relation: Relation = flax.struct.field(pytree_node=False, default="same")
 
 
-def allowed(q_segment: Int[Array, "B N"], kv_segment: Int[Array, "B M"]) -> Bool[Array, "B 1 N M"]:
+def allowed(mask: Mask) -> Bool[Array, "B 1 N M"]:
     """The boolean form, for one block of queries and keys that a kernel holds at a time."""
-    equal = q_segment[:, :, None] == kv_segment[:, None, :]
-    return (equal & (kv_segment != 0)[:, None, :])[:, None]
+    q: Int[Array, "B N 1"] = mask.q_segment[:, :, None]
+    kv: Int[Array, "B 1 M"] = mask.kv_segment[:, None, :]
+    may = kv != 0
+    if mask.relation == "same":
+        may = may & (q == kv)
+    elif mask.relation == "earlier":
+        may = may & (q // ORDERS == kv // ORDERS) & (kv <= q)
+    else:
+        may = may & (q == q)  # every query, with the shape of the others
+    return may[:, None]

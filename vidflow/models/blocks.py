@@ -26,6 +26,7 @@ class Block(nn.Module):
     heads: int
     feed_forward: int
     kernel: str = "xla"
+    strategy: str | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -49,14 +50,17 @@ class Block(nn.Module):
         )
         x = x + position
         h = modulate(norm(self.dtype, "attention_norm")(x), shift_a, scale_a)
-        x = x + gate_a * Attention(self.heads, self.kernel, self.dtype, name="attention")(h, h, segment, segment)
+        x = x + gate_a * self._attention(self.strategy, "attention")(h, h, segment, segment)
         h = norm(self.dtype, "cross_norm")(x)
-        x = x + Attention(self.heads, self.kernel, self.dtype, nn.initializers.zeros, name="cross_attention")(
-            h, conditioning.text.astype(self.dtype), segment, conditioning.text_segment
-        )
+        text = conditioning.text.astype(self.dtype)
+        cross = self._attention(self.strategy and "local", "cross_attention", nn.initializers.zeros)
+        x = x + cross(h, text, segment, conditioning.text_segment)
         h = modulate(norm(self.dtype, "feed_forward_norm")(x), shift_f, scale_f)
         x = x + gate_f * FeedForward(self.feed_forward, self.dtype, name="feed_forward")(h)
         return nn.with_logical_constraint(x, ("batch", "tokens", "features")), None
+
+    def _attention(self, strategy: str | None, name: str, out_init: Any = linear_init) -> "Attention":
+        return Attention(self.heads, self.kernel, strategy, self.dtype, out_init, name=name)
 
 
 class Attention(nn.Module):
@@ -64,6 +68,7 @@ class Attention(nn.Module):
 
     heads: int
     kernel: str
+    strategy: str | None
     dtype: Any
     out_init: Any = linear_init
 
@@ -82,7 +87,7 @@ class Attention(nn.Module):
             return y.reshape(*y.shape[:2], self.heads, width // self.heads)
 
         q, k, v = project(x, "query"), project(context, "key"), project(context, "value")
-        h = attend(q, k, v, Mask(segment, context_segment), kernel=self.kernel)
+        h = attend(q, k, v, Mask(segment, context_segment), kernel=self.kernel, strategy=self.strategy)
         h = checkpoint_name(h, "attention_output").reshape(x.shape)
         return linear(width, ("heads", "embed"), self.dtype, "out", self.out_init)(h)
 

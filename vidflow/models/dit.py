@@ -45,7 +45,7 @@ class VideoTransformer(nn.Module):
       patch: (time, height, width) of a patch of latents.
       positions: lengths of the (time, height, width) position tables, in patches.
       remat: "none" or a key of `REMATERIALISATION`.
-      kernel: the attention kernel.
+      kernel, strategy: of attention, as in `vidflow.attention.attend`.
       dtype: of the computation; parameters are float32.
     """
 
@@ -54,6 +54,7 @@ class VideoTransformer(nn.Module):
     positions: tuple[int, int, int]
     remat: str = "none"
     kernel: str = "xla"
+    strategy: str | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -95,4 +96,6 @@ class VideoTransformer(nn.Module):
             length=self.size.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return stack(self.size.heads, self.size.feed_forward, self.kernel, self.dtype, name="blocks")(x, *shared)[0]
+        size = self.size
+        blocks = stack(size.heads, size.feed_forward, self.kernel, self.strategy, self.dtype, name="blocks")
+        return blocks(x, *shared)[0]

@@ -7,14 +7,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vidflow import axes
 from vidflow.errors import UsageError
-
-AXES = ("data", "fsdp", "sequence", "tensor")
-BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, sequence: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over the first data * fsdp * sequence * tensor devices, its axes named as in `AXES`.
+    """A mesh over the first data * fsdp * sequence * tensor devices, its axes named as in `axes.MESH`.
 
     Axes are Auto: sharding propagates from the annotations of the model.
 
@@ -25,21 +23,21 @@ def make_mesh(data: int = 1, fsdp: int = 1, sequence: int = 1, tensor: int = 1) 
     devices = jax.devices()
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > len(devices):
-        sizes = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
+        sizes = ", ".join(f"{axis}={size}" for axis, size in zip(axes.MESH, shape, strict=True))
         raise UsageError(
             f"The mesh {sizes} wants {wanted} device(s) and this process group has {len(devices)}: change config.mesh."
         )
-    return Mesh(np.array(devices[:wanted]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(np.array(devices[:wanted]).reshape(shape), axes.MESH, axis_types=(AxisType.Auto,) * len(axes.MESH))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows spread over the data and fsdp axes."""
-    return NamedSharding(mesh, P(BATCH_AXES))
+    return NamedSharding(mesh, P(axes.BATCH))
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:
     """Raises UsageError unless the rows divide over the devices that split the batch."""
-    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    ways = math.prod(mesh.shape[axis] for axis in axes.BATCH)
     if batch_size % ways:
         raise UsageError(
             f"config.batch_size = {batch_size} does not divide over the {ways} device groups of config.mesh "

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 # Parameters first, activations last. Every name a module uses must stand here: an unknown one is an error.
 RULES = (
     ("layers", None),
-    ("embed", "fsdp"),
+    ("embed", ("fsdp", "sequence")),
     ("heads", "tensor"),
     ("mlp", "tensor"),
     ("modulation", "tensor"),
@@ -20,7 +20,7 @@ RULES = (
     ("position", None),
     ("vocab", None),
     ("batch", ("data", "fsdp")),
-    ("tokens", "sequence"),
+    ("tokens", ("sequence", "tensor")),
 )
 
 

@@ -76,6 +76,7 @@ def make_model(config: ConfigDict) -> TextToVideo:
             positions=tuple(model.positions),
             remat=model.remat,
             kernel=model.kernel,
+            strategy=model.get("strategy"),  # absent from the configs of older runs
             dtype=jnp.dtype(model.dtype),
         ),
     )

@@ -49,20 +49,21 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
     """
     mesh = make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
-    with jax.set_mesh(mesh), rules.in_force():
-        boxed = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
-        optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
-        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
-        if checkpoints.latest() is None:
-            state = states.initialise(task.init, optimizer, jax.random.key(config.seed), mesh)
-        else:
-            state = checkpoints.restore(states.abstract(task.init, optimizer, mesh))
-        if int(state.step) > config.steps:
-            raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
-        if int(state.step) < config.steps:
+    # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
+    boxed = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+    optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+    if checkpoints.latest() is None:
+        state = states.initialise(task.init, optimizer, jax.random.key(config.seed), mesh)
+    else:
+        state = checkpoints.restore(states.abstract(task.init, optimizer, mesh))
+    if int(state.step) > config.steps:
+        raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
+    if int(state.step) < config.steps:
+        with jax.set_mesh(mesh), rules.in_force():
             state = _run_steps(config, workdir, task, mesh, optimizer, checkpoints, state)
-        checkpoints.close()
-        task.finish(jax.device_get(state.ema))
+    checkpoints.close()
+    task.finish(jax.device_get(state.ema))
     run_folder.mark_finished(workdir, config.steps)
 
 
