@@ -3,18 +3,19 @@
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from vidflow.attention.kernels import Kernel, cudnn, splash, xla
-from vidflow.attention.mask import Mask
+from vidflow.attention.mask import Mask, allowed
 from vidflow.attention.strategies import allgather, ring, ulysses
 from vidflow.attention.strategies.groups import Groups
 from vidflow.axes import BATCH, SEQUENCE, TENSOR
 from vidflow.errors import UsageError
 
 KERNELS = {
-    "xla": Kernel(xla.attend, ("same", "earlier", "all"), xla.forward, xla.backward),
+    "xla": Kernel(xla.attend, ("same", "earlier", "all"), True, xla.forward, xla.backward),
     "splash": Kernel(splash.attend, ("same", "all")),
     "cudnn": Kernel(cudnn.attend, ("all",)),
 }
@@ -37,6 +38,7 @@ def attend(
     *,
     kernel: str = "xla",
     strategy: str | None = None,
+    label: str = "attention",
 ) -> Float[Array, "B N K head"]:
     """softmax(q k^T / sqrt(head)) v under `mask`; statistics in float32, result in the dtype of v.
 
@@ -55,6 +57,7 @@ def attend(
       mask: who sees whom; None lets all see all. A query that may see nothing gets zeros.
       kernel: how one device computes it, a key of `KERNELS`.
       strategy: a key of `STRATEGIES`; None leaves the arrays to the compiler.
+      label: name of the residuals of the backward pass, for rematerialisation to save or not.
 
     Raises:
       UsageError: an unknown kernel or strategy, a pair that cannot be, a mask that the kernel does not serve, or sizes
@@ -63,7 +66,7 @@ def attend(
     chosen = _check(kernel, strategy, mask)
     mesh = jax.sharding.get_abstract_mesh()
     if strategy is None or mesh.empty or mesh.size == 1:
-        return chosen.attend(q, k, v, mask)
+        return _blanked(chosen.attend(q, k, v, mask, label), mask, chosen)
 
     sizes = {axis: mesh.shape[axis] for axis in (*BATCH, SEQUENCE, TENSOR)}
     _check_sizes(q.shape, None if strategy == "local" else k.shape[1], sizes)
@@ -73,16 +76,25 @@ def attend(
     def on_one_device(q: Array, k: Array, v: Array, mask: Mask | None) -> Array:
         def within(q: Array, k: Array, v: Array, mask: Mask | None) -> Array:
             if between is None or groups.outer == 1:
-                return chosen.attend(q, k, v, mask)
-            return between.attend(q, k, v, mask, groups, chosen)
+                return chosen.attend(q, k, v, mask, label)
+            return between.attend(q, k, v, mask, groups, chosen, label)
 
         return ulysses.attend(q, k, v, mask, groups, within) if exchange else within(q, k, v, mask)
 
     queries, keys = P(BATCH, SEQUENCE, TENSOR), P(BATCH, None if strategy == "local" else SEQUENCE, TENSOR)
     masks = None if mask is None else Mask(P(*queries[:2]), P(*keys[:2]), relation=mask.relation)
-    return jax.shard_map(on_one_device, in_specs=(queries, keys, keys, masks), out_specs=queries, check_vma=False)(
-        q, k, v, mask
-    )
+    shared = jax.shard_map(on_one_device, in_specs=(queries, keys, keys, masks), out_specs=queries, check_vma=False)
+    return _blanked(shared(q, k, v, mask), mask, chosen)
+
+
+def _blanked(out: Float[Array, "B N K head"], mask: Mask | None, kernel: Kernel) -> Float[Array, "B N K head"]:
+    """Zeros for the queries that see nothing, if the kernel has not seen to it."""
+    if mask is None or kernel.zeros:
+        return out
+    sees = mask.q_segment != 0
+    if mask.q_segment is not mask.kv_segment:  # in self-attention a query sees at least itself
+        sees = sees & allowed(mask)[:, 0].any(axis=-1)  # one fused comparison and reduction, no N x M array
+    return jnp.where(sees[..., None, None], out, 0)
 
 
 def _groups(strategy: str, sequence: int, heads: int) -> Groups:

@@ -4,12 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import Mask
-from vidflow.linear import linear, linear_init
+from vidflow.linear import linear, linear_init, linears
 from vidflow.models.conditioning import Conditioning
 
 Stream = Float[Array, "B N D"]
@@ -50,7 +49,7 @@ class Block(nn.Module):
         )
         x = x + position
         h = modulate(norm(self.dtype, "attention_norm")(x), shift_a, scale_a)
-        x = x + gate_a * self._attention(self.strategy, "attention")(h, h, segment, segment)
+        x = x + gate_a * self._attention(self.strategy, "attention")(h, None, segment, segment)
         h = norm(self.dtype, "cross_norm")(x)
         text = conditioning.text.astype(self.dtype)
         cross = self._attention(self.strategy and "local", "cross_attention", nn.initializers.zeros)
@@ -64,7 +63,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from x to `context`; the same array for self-attention."""
+    """Multi-head attention from x to `context`, or to itself."""
 
     heads: int
     kernel: str
@@ -76,20 +75,21 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Stream,
-        context: Float[Array, "B M E"],
+        context: Float[Array, "B M E"] | None,
         segment: Int[Array, "B N"],
         context_segment: Int[Array, "B M"],
     ) -> Stream:
         width = x.shape[-1]
-
-        def project(y: Array, name: str) -> Float[Array, "B T K head"]:
-            y = linear(width, ("embed", "heads"), self.dtype, name)(y)
-            return y.reshape(*y.shape[:2], self.heads, width // self.heads)
-
-        q, k, v = project(x, "query"), project(context, "key"), project(context, "value")
-        h = attend(q, k, v, Mask(segment, context_segment), kernel=self.kernel, strategy=self.strategy)
-        h = checkpoint_name(h, "attention_output").reshape(x.shape)
-        return linear(width, ("heads", "embed"), self.dtype, "out", self.out_init)(h)
+        inwards = (width, ("embed", "heads"), self.dtype)
+        if context is None:
+            q, k, v = linears(x, ("query", "key", "value"), *inwards, spread=True)
+        else:
+            q = linear(x, "query", *inwards, spread=True)
+            k, v = linears(context, ("key", "value"), *inwards)
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in (q, k, v))
+        mask, label = Mask(segment, context_segment), "self_attention" if context is None else "cross_attention"
+        h = attend(q, k, v, mask, kernel=self.kernel, strategy=self.strategy, label=label).reshape(x.shape)
+        return linear(h, "out", width, ("heads", "embed"), self.dtype, self.out_init, spread=True)
 
 
 class FeedForward(nn.Module):
@@ -100,9 +100,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Stream) -> Stream:
-        gate = linear(self.features, ("embed", "mlp"), self.dtype, "gate")(x)
-        up = linear(self.features, ("embed", "mlp"), self.dtype, "up")(x)
-        return linear(x.shape[-1], ("mlp", "embed"), self.dtype, "down")(nn.silu(gate) * up)
+        gate, up = linears(x, ("gate", "up"), self.features, ("embed", "mlp"), self.dtype, spread=True)
+        return linear(nn.silu(gate) * up, "down", x.shape[-1], ("mlp", "embed"), self.dtype, spread=True)
 
 
 def norm(dtype: Any, name: str) -> nn.RMSNorm:

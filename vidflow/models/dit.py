@@ -19,7 +19,7 @@ from vidflow.typing import Latents
 # What a layer keeps for its backward pass; the rest is recomputed. Names are made by `checkpoint_name`.
 REMATERIALISATION = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("attention_output"),
+    "attention": jax.checkpoint_policies.save_only_these_names("self_attention"),
     "matmuls": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
 }
 
@@ -62,7 +62,7 @@ class VideoTransformer(nn.Module):
         """`t` is [B], or [B, T / patch time] for a time of its own for every frame of patches."""
         width, grid = self.size.width, grid_of(latents.shape, self.patch)
         tokens = patchify(latents.astype(self.dtype), self.patch)
-        x = linear(width, ("latent", "embed"), self.dtype, "patch")(tokens.x)
+        x = linear(tokens.x, "patch", width, ("latent", "embed"), self.dtype, spread=True)
         position = FactorisedPositions(self.positions, width, name="positions")(tokens.position)
 
         t = t[:, None] if t.ndim == 1 else t
@@ -76,7 +76,7 @@ class VideoTransformer(nn.Module):
         x = self._stack(x, tokens.segment, position.astype(self.dtype), modulation, conditioning)
         x = modulate(norm(self.dtype, "head_norm")(x), head[:, :, 0], head[:, :, 1])
         features = latents.shape[-1] * self.patch[0] * self.patch[1] * self.patch[2]
-        x = linear(features, ("embed", "latent"), self.dtype, "head", nn.initializers.zeros)(x)
+        x = linear(x, "head", features, ("embed", "latent"), self.dtype, nn.initializers.zeros, spread=True)
         return Output(unpatchify(x, grid, self.patch))
 
     def _modulation(self, time: Float[Array, "B M D"], vectors: int, name: str) -> Float[Array, "B M n D"]:

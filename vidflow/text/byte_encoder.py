@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import Mask
-from vidflow.linear import linear, linear_init
+from vidflow.linear import linear, linear_init, linears
 from vidflow.text import byte_tokens
 from vidflow.typing import TokenIds
 
@@ -70,13 +70,13 @@ class Layer(nn.Module):
         width = x.shape[-1]
 
         h = nn.RMSNorm(dtype=self.dtype, name="attention_norm")(x)
-        q, k, v = (linear(width, ("embed", "heads"), self.dtype, name)(h) for name in ("query", "key", "value"))
+        q, k, v = linears(h, ("query", "key", "value"), width, ("embed", "heads"), self.dtype)
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
         h = attend(q, k, v, Mask(segment, segment)).reshape(x.shape)
-        x = x + linear(width, ("heads", "embed"), self.dtype, "out")(h)
+        x = x + linear(h, "out", width, ("heads", "embed"), self.dtype)
         h = nn.RMSNorm(dtype=self.dtype, name="mlp_norm")(x)
-        h = nn.gelu(linear(4 * width, ("embed", "mlp"), self.dtype, "up")(h))
-        return x + linear(width, ("mlp", "embed"), self.dtype, "down")(h)
+        h = nn.gelu(linear(h, "up", 4 * width, ("embed", "mlp"), self.dtype))
+        return x + linear(h, "down", width, ("mlp", "embed"), self.dtype)
 
 
 def _logical(init: nn.initializers.Initializer, *names: str | None) -> nn.initializers.Initializer:

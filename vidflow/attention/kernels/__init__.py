@@ -8,12 +8,15 @@ class Kernel(NamedTuple):
     """One way to compute attention on what one device holds.
 
     Attributes:
-      attend: (q, k, v, mask or None) -> result in the dtype of v; differentiable.
+      attend: (q, k, v, mask or None, label) -> result in the dtype of v; differentiable. What the backward pass needs
+        besides q, k and v is given the name `label` (`jax.ad_checkpoint.checkpoint_name`).
       relations: those of `Mask` that it serves.
+      zeros: whether a query that sees nothing gets zeros; if not, `attend` sees to it.
       forward, backward: as in `kernels.xla`, for strategies that see the keys block by block; None if it has no such.
     """
 
     attend: Callable[..., Any]
     relations: tuple[str, ...]
+    zeros: bool = False
     forward: Callable[..., Any] | None = None
     backward: Callable[..., Any] | None = None

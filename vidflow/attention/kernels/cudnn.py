@@ -8,7 +8,11 @@ from vidflow.attention.mask import Mask
 
 
 def attend(
-    q: Float[Array, "B N K head"], k: Float[Array, "B M K head"], v: Float[Array, "B M K head"], mask: Mask | None
+    q: Float[Array, "B N K head"],
+    k: Float[Array, "B M K head"],
+    v: Float[Array, "B M K head"],
+    mask: Mask | None,
+    label: str,
 ) -> Float[Array, "B N K head"]:
     """See `vidflow.attention.attend.attend`. Of a mask it takes the number of real keys in every row."""
     if mask is None:

@@ -1,7 +1,6 @@
 """Splash attention: the blocked Pallas kernel that JAX has for TPUs. Segments are masked inside the kernel."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ LANES = 128  # lengths and blocks are multiples of this
 QUERY_BLOCK = 1024
 KEY_BLOCK = 2048  # the fused backward kernel keeps a partial dq for every block of keys: few and large ones
 COMPUTE_BLOCK = 512
-RESIDUALS = "attention_output"  # `checkpoint_name` of the result and its log-sum-exp
 
 
 def attend(
@@ -22,28 +20,25 @@ def attend(
     k: Float[Array, "B M K head"],
     v: Float[Array, "B M K head"],
     mask: Mask | None,
+    label: str,
     interpret: bool = False,
 ) -> Float[Array, "B N K head"]:
-    """See `vidflow.attention.attend.attend`. Lengths that 128 does not divide are padded with keys that none sees.
+    """See `vidflow.attention.attend.attend`; a query that sees nothing gets something finite.
 
+    Lengths that 128 does not divide are padded with keys that none sees.
     `interpret` runs the kernel's program without a TPU, slowly: for tests.
     """
     length, dtype = q.shape[1], v.dtype
     aligned = length % LANES == 0 and k.shape[1] % LANES == 0
-    if mask is None and aligned:
-        segments = sees = None
-    else:
+    segments = None
+    if mask is not None or not aligned:
         q_segment, kv_segment = _segments(q, k, mask)
-        sees = _pad(jax.vmap(partial(jnp.isin, method="sort"))(q_segment, kv_segment) & (q_segment != 0))
         # In splash equal numbers attend, so padding differs on the two sides.
         segments = splash.SegmentIds(_pad(jnp.where(q_segment == 0, -1, q_segment), -1), _pad(kv_segment))
     q, k, v = (_pad(x) for x in (q * q.shape[-1] ** -0.5, k, v))
-    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], interpret)
+    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], label, interpret)
     out = jax.vmap(kernel)(*(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), segments)
-    out = jnp.swapaxes(out, 1, 2)
-    if sees is not None:
-        out = jnp.where(sees[..., None, None], out, 0)
-    return out[:, :length].astype(dtype)
+    return jnp.swapaxes(out, 1, 2)[:, :length].astype(dtype)
 
 
 def _segments(q: Array, k: Array, mask: Mask | None) -> tuple[Array, Array]:
@@ -54,7 +49,7 @@ def _segments(q: Array, k: Array, mask: Mask | None) -> tuple[Array, Array]:
     return mask.q_segment, mask.kv_segment
 
 
-def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> Callable[..., Array]:
+def _kernel(heads: int, queries: int, keys: int, label: str, interpret: bool) -> Callable[..., Array]:
     q_block, kv_block = _block(queries, QUERY_BLOCK), _block(keys, KEY_BLOCK)
     compute = _block(kv_block, COMPUTE_BLOCK)
     return splash.make_splash_mha(
@@ -70,7 +65,7 @@ def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> Callable[..
         ),
         head_shards=1,
         q_seq_shards=1,
-        residual_checkpoint_name=RESIDUALS,
+        residual_checkpoint_name=label,
         interpret=interpret,
     )
 

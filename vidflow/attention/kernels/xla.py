@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Shaped
 
 from vidflow.attention.mask import Mask, allowed
@@ -23,11 +24,11 @@ BLOCK = 512  # queries in a block beyond that
 NOTHING = -1e30  # the logit of a forbidden key: finite, so that a row which sees nothing gives zeros, not NaN
 
 
-def attend(q: Queries, k: Keys, v: Keys, mask: Mask | None) -> Queries:
+def attend(q: Queries, k: Keys, v: Keys, mask: Mask | None, label: str) -> Queries:
     """See `vidflow.attention.attend.attend`."""
     if q.shape[1] * k.shape[1] <= DENSE_LOGITS:
         return _forward(q, k, v, mask)[0].astype(v.dtype)
-    return _blocked(q, k, v, mask)
+    return _blocked(label, q, k, v, mask)
 
 
 def forward(q: Queries, k: Keys, v: Keys, mask: Mask | None) -> tuple[Queries, RowSums]:
@@ -94,18 +95,18 @@ def _logits(q: Queries, k: Keys, mask: Mask | None) -> tuple[Float[Array, "B K N
     return jnp.where(may, logits, NOTHING), may
 
 
-@jax.custom_vjp
-def _blocked(q: Queries, k: Keys, v: Keys, mask: Mask | None) -> Queries:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _blocked(label: str, q: Queries, k: Keys, v: Keys, mask: Mask | None) -> Queries:
     return forward(q, k, v, mask)[0].astype(v.dtype)
 
 
-def _blocked_forward(q: Queries, k: Keys, v: Keys, mask: Mask | None) -> tuple[Queries, tuple]:
+def _blocked_forward(label: str, q: Queries, k: Keys, v: Keys, mask: Mask | None) -> tuple[Queries, tuple]:
     out, row_sums = forward(q, k, v, mask)
-    out = out.astype(v.dtype)
+    out, row_sums = checkpoint_name((out.astype(v.dtype), row_sums), label)
     return out, (q, k, v, mask, out, row_sums)
 
 
-def _blocked_backward(saved: tuple, g: Queries) -> tuple:
+def _blocked_backward(label: str, saved: tuple, g: Queries) -> tuple:
     q, k, v, mask, out, row_sums = saved
     dq, dk, dv = backward(q, k, v, mask, out, row_sums, g)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None

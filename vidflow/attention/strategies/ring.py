@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vidflow.attention.kernels import Kernel
@@ -19,17 +20,19 @@ Part = Float[Array, "B N K head"]
 RowSums = Float[Array, "B K N"]
 
 
-def attend(q: Part, k: Part, v: Part, mask: Mask | None, groups: Groups, kernel: Kernel) -> Part:
+def attend(q: Part, k: Part, v: Part, mask: Mask | None, groups: Groups, kernel: Kernel, label: str) -> Part:
     """Every device attends its own queries to the keys as they pass; a step's transfer overlaps its compute."""
-    return _ring(groups, kernel, q, k, v, mask)
+    return _ring(groups, kernel, label, q, k, v, mask)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _ring(groups: Groups, kernel: Kernel, q: Part, k: Part, v: Part, mask: Mask | None) -> Part:
-    return _forward(groups, kernel, q, k, v, mask)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _ring(groups: Groups, kernel: Kernel, label: str, q: Part, k: Part, v: Part, mask: Mask | None) -> Part:
+    return _forward(groups, kernel, label, q, k, v, mask)[0]
 
 
-def _forward(groups: Groups, kernel: Kernel, q: Part, k: Part, v: Part, mask: Mask | None) -> tuple[Part, tuple]:
+def _forward(
+    groups: Groups, kernel: Kernel, label: str, q: Part, k: Part, v: Part, mask: Mask | None
+) -> tuple[Part, tuple]:
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         passing, total = carry
         following = jax.tree.map(groups.to_next_row, passing)
@@ -39,11 +42,11 @@ def _forward(groups: Groups, kernel: Kernel, q: Part, k: Part, v: Part, mask: Ma
     total = (jnp.zeros(q.shape, jnp.float32), jnp.full((q.shape[0], q.shape[2], q.shape[1]), -jnp.inf))
     (passing, total), _ = jax.lax.scan(step, (passing, total), length=groups.outer - 1)
     out, row_sums = _merge(total, kernel.forward(q, *_with_keys(mask, passing)))
-    out = out.astype(v.dtype)
+    out, row_sums = checkpoint_name((out.astype(v.dtype), row_sums), label)
     return out, (q, k, v, mask, out, row_sums)
 
 
-def _backward(groups: Groups, kernel: Kernel, saved: tuple, g: Part) -> tuple:
+def _backward(groups: Groups, kernel: Kernel, label: str, saved: tuple, g: Part) -> tuple:
     q, k, v, mask, out, row_sums = saved
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
