@@ -108,6 +108,15 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(smoke_run):
     assert np.abs(three.astype(int) - again.astype(int)).max() <= 1
 
 
+def test_a_finished_run_that_goes_on_is_sampled_from_its_checkpoints(smoke_run, tmp_path):
+    run = tmp_path / "longer"
+    shutil.copytree(smoke_run, run, ignore=shutil.ignore_patterns("latents", "autoencoder_run"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"steps": 40}))
+    (run / "weights.safetensors").write_bytes(b"older than the checkpoints")
+    assert generation.load(run).steps == 20
+
+
 def test_other_lengths_and_sizes_within_the_tables_sample(smoke_run):
     generator = generation.load(smoke_run)
     options = {"seed": 0, "steps": 2, "guidance": 1.0}

@@ -107,7 +107,7 @@ def make_schedule(sampling: ConfigDict, steps: int) -> np.ndarray:
 
 
 def load(run: Path) -> Generator:
-    """The model of a run folder: its final averaged weights, or those of its newest checkpoint.
+    """The model of a run folder: its final averaged weights, or before its end those of its newest checkpoint.
 
     Raises:
       UsageError: no run there, not a text-to-video run, nothing trained yet, or weights that are not of its config.
@@ -115,11 +115,12 @@ def load(run: Path) -> Generator:
     config = run_folder.read_config(run)
     if "sampling" not in config:
         raise UsageError(f"{run} is a run of {config.get('task', 'another kind')}: name a text-to-video run.")
-    if (run / "weights.safetensors").exists():
+    # A finished run that is trained further has weights older than its checkpoints until its new end.
+    if (run / "checkpoints").is_dir() and not run_folder.is_finished(run, config.steps):
+        params, steps = restore_ema(run / "checkpoints")
+    elif (run / "weights.safetensors").exists():
         params, metadata = weights.load(run / "weights.safetensors")
         steps = int(metadata.get("steps", config.steps))
-    elif (run / "checkpoints").is_dir():
-        params, steps = restore_ema(run / "checkpoints")
     else:
         raise UsageError(f"{run} holds neither weights nor checkpoints yet: train it first.")
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
