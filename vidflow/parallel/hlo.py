@@ -1,0 +1,218 @@
+"""Reading a compiled program: what it sends and multiplies in one call, loops counted.
+
+XLA's own cost analysis counts the body of a loop once. Here the text of the optimised program is read as a graph of
+computations; a computation runs as often as its callers do, times the trip count where the caller is a loop.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+_INSTRUCTION = re.compile(r"^\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<rest>.*)$")
+_HEADER = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations|called_computations)=\{?(%?[\w.-]+(?:, ?%[\w.-]+)*)")
+
+
+class Array(NamedTuple):
+    """An array of the program: its dtype by XLA's name, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.size * BYTES.get(self.dtype, 1)
+
+
+class Instruction(NamedTuple):
+    """One line: what it is called, what it does, what comes out, what goes in, and the rest of its text."""
+
+    name: str
+    operation: str
+    results: tuple[Array, ...]
+    operands: tuple[str, ...]
+    text: str
+
+
+class Collective(NamedTuple):
+    """One collective operation.
+
+    Attributes:
+      operation: one of `COLLECTIVES`.
+      axes: names of the mesh axes it spans.
+      bytes: that one device sends in a call of the program, all runs together.
+      runs: how often it runs in a call.
+      overlapped: whether compute runs beside it; None where the text does not show it.
+    """
+
+    operation: str
+    axes: tuple[str, ...]
+    bytes: float
+    runs: int
+    overlapped: bool | None
+
+
+class Program:
+    """The computations of an optimised module, by name.
+
+    Args:
+      text: of the module, as `jax.stages.Compiled.as_text` or XLA's dump gives it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry = ""
+        current: list[Instruction] | None = None
+        for line in text.splitlines():
+            header = _HEADER.match(line)
+            if header:
+                current = self.computations.setdefault(header["name"], [])
+                if line.startswith("ENTRY"):
+                    self.entry = header["name"]
+            elif current is not None and (found := _INSTRUCTION.match(line)):
+                current.append(_instruction(found["name"], found["rest"]))
+        self.shapes = {i.name: i.results for body in self.computations.values() for i in body}
+        self.runs = self._count_runs()
+
+    def instructions(self) -> Iterator[tuple[Instruction, int]]:
+        """Every instruction that runs, with how often it does in a call of the program."""
+        for name, body in self.computations.items():
+            if self.runs[name]:
+                yield from ((instruction, self.runs[name]) for instruction in body)
+
+    def _count_runs(self) -> dict[str, int]:
+        """Calls before callees: a computation is visited once all its callers are."""
+        calls = {name: list(self._calls(body)) for name, body in self.computations.items()}
+        waiting = defaultdict(int)
+        for body in calls.values():
+            for called, _ in body:
+                waiting[called] += 1
+        runs: dict[str, int] = defaultdict(int)
+        runs[self.entry] = 1
+        ready = [name for name in self.computations if not waiting[name]]
+        while ready:
+            name = ready.pop()
+            for called, times in calls.get(name, ()):
+                runs[called] += runs[name] * times
+                waiting[called] -= 1
+                if not waiting[called]:
+                    ready.append(called)
+        return runs
+
+    def _calls(self, body: Sequence[Instruction]) -> Iterator[tuple[str, int]]:
+        for instruction in body:
+            times = self.trip_count(instruction) if instruction.operation == "while" else 1
+            for names in _CALLED.findall(instruction.text):
+                yield from ((name.strip().lstrip("%"), times) for name in names.split(","))
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often the body of a `while` runs.
+
+        Raises:
+          ValueError: neither the compiler's note nor a comparison with a constant tells.
+        """
+        noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.text)
+        if noted:
+            return int(noted[1])
+        condition = re.search(r"condition=%?([\w.-]+)", loop.text)[1]
+        constants = [re.search(r"constant\((\d+)\)", i.text) for i in self._reached(condition)]
+        values = {int(found[1]) for found in constants if found}
+        if len(values) != 1:
+            raise ValueError(f"The trip count of {loop.name} cannot be read from its condition {condition}.")
+        return values.pop()
+
+    def _reached(self, name: str) -> Iterator[Instruction]:
+        for instruction in self.computations[name]:
+            yield instruction
+            for names in _CALLED.findall(instruction.text):
+                for called in names.split(","):
+                    yield from self._reached(called.strip().lstrip("%"))
+
+    def collectives(self, mesh_shape: dict[str, int]) -> list[Collective]:
+        """All collectives that send anything, with the mesh axes they span."""
+        found = []
+        for instruction, runs in self.instructions():
+            operation = instruction.operation.removesuffix("-start")
+            if operation in COLLECTIVES:
+                groups = _groups(instruction.text)
+                sent = self._sent(instruction, operation, len(groups[0])) * runs
+                if sent:
+                    overlapped = True if instruction.operation.endswith("-start") else None
+                    found.append(Collective(operation, _axes(groups, mesh_shape), sent, runs, overlapped))
+        return found
+
+    def _sent(self, instruction: Instruction, operation: str, size: int) -> float:
+        """Bytes that one device sends in one run; a ring's share, which no algorithm beats."""
+        inputs = sum(array.bytes for name in instruction.operands for array in self.shapes[name])
+        if operation == "collective-permute":
+            return float(inputs)
+        share = (size - 1) / size
+        factor = {"all-gather": size - 1, "reduce-scatter": share, "all-to-all": share, "all-reduce": 2 * share}
+        return float(inputs * factor[operation])
+
+    def matrix_flops(self) -> float:
+        """Floating-point operations of all matrix products and convolutions, kernels of other compilers excepted."""
+        return sum((self._flops(instruction) * runs for instruction, runs in self.instructions()), 0.0)
+
+    def _flops(self, instruction: Instruction) -> float:
+        if instruction.operation not in ("dot", "convolution"):
+            return 0.0
+        left, right = (self.shapes[name][0].shape for name in instruction.operands[:2])
+        if instruction.operation == "dot":
+            contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.text)[1]
+            depth = math.prod(left[int(axis)] for axis in contracted.split(",") if axis)
+        else:  # every element of the kernel but its output features is multiplied into an output element
+            kernel = re.search(r"dim_labels=\w+_(\w+)->", instruction.text)[1]
+            depth = math.prod(right) // right[kernel.index("o")]
+        return 2.0 * instruction.results[0].size * depth
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+    """Splits `shape operation(operands), attributes`; a tuple's shape stands in parentheses."""
+    shape, rest = _balanced(rest) if rest.startswith("(") else rest.split(" ", 1)
+    operation, _, after = rest.strip().partition("(")
+    inside, _ = _balanced("(" + after)
+    operands = tuple(re.findall(r"%([\w.-]+)", inside))
+    results = tuple(Array(d, tuple(int(n) for n in dims.split(",") if n)) for d, dims in _SHAPE.findall(shape))
+    return Instruction(name, operation.strip(), results, operands, rest)
+
+
+def _balanced(text: str) -> tuple[str, str]:
+    """The leading parenthesis with its contents, and what follows."""
+    depth = 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[: index + 1], text[index + 1 :]
+    return text, ""
+
+
+def _groups(text: str) -> list[list[int]]:
+    """Devices that take part together, from any of the notations."""
+    listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", text)
+    if listed:
+        return [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if not iota:
+        return [[0]]
+    shape, source = ([int(n) for n in part.split(",")] for part in iota.groups()[:2])
+    order = [int(n) for n in iota[3].split(",")] if iota[3] else list(range(len(source)))
+    return np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape[0], -1).tolist()
+
+
+def _axes(groups: Sequence[Sequence[int]], mesh_shape: dict[str, int]) -> tuple[str, ...]:
+    """The mesh axes along which the devices of a group differ."""
+    places = [np.unravel_index(group, tuple(mesh_shape.values())) for group in groups]
+    return tuple(name for axis, name in enumerate(mesh_shape) if any(len(set(place[axis])) > 1 for place in places))
