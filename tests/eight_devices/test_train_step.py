@@ -1,7 +1,6 @@
 """A whole training step on every kind of mesh: the losses of one device."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,6 @@ from vidflow.training.optimizer import make_optimizer
 from vidflow.training.step import make_step
 
 EXPERIMENT = "experiments/bounce/text_to_video.py:smoke"
-LATENTS = (4, 8, 8, 4)
 STEPS = 20
 MESHES = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (1, 2, 2, 2), (2, 1, 2, 2)]
 
@@ -23,24 +21,19 @@ def losses(mesh_shape, **model):
     """Of 20 steps of the smoke experiment on random latents."""
     config = configs.load(EXPERIMENT)
     config.model.update(model)
-    module = text_to_video.make_model(config)
+    learner = text_to_video.outline(config)
     mesh = make_mesh(*mesh_shape)
-    length = config.text.length
-
-    def init(key):
-        return module.init(key, jnp.zeros((1, *LATENTS)), jnp.zeros((1,)), jnp.ones((1, length), jnp.int32))
-
-    optimizer = make_optimizer(config.optimizer, STEPS, rules.axis_names(jax.eval_shape(init, jax.random.key(0))))
-    state = states.initialise(init, optimizer, jax.random.key(0), mesh)
+    boxed = jax.eval_shape(learner.init, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, STEPS, rules.axis_names(boxed))
+    state = states.initialise(learner.init, optimizer, jax.random.key(0), mesh)
     rng = np.random.default_rng(0)
     result = []
     with jax.set_mesh(mesh), rules.in_force():
-        objective = text_to_video.make_objective(module, config)
-        step = jax.jit(make_step(objective, optimizer, seed=0, ema_decay=0.9), donate_argnums=0)
+        step = jax.jit(make_step(learner.objective, optimizer, seed=0, ema_decay=0.9), donate_argnums=0)
         for number in range(STEPS):
             batch = {
-                "latents": rng.normal(size=(8, *LATENTS)).astype(np.float32),
-                "text": rng.integers(1, 200, size=(8, length)).astype(np.int32),
+                "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),
+                "text": rng.integers(1, 200, size=(8, *learner.row["text"].shape)).astype(np.int32),
                 "row": np.arange(8) + 8 * number,
             }
             batch = jax.device_put(batch, batch_sharding(mesh))

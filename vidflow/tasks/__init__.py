@@ -1,1 +1,5 @@
-"""What can be trained. A task is a module with `build(config, workdir) -> training.loop.Task`."""
+"""What can be trained. A task is a module with two functions:
+
+outline(config) -> training.loop.Learner        reads no data and writes nothing
+build(config, workdir) -> training.loop.Task    may prepare data and models in the run folder
+"""

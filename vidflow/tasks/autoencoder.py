@@ -14,32 +14,42 @@ from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
 from vidflow.tasks import frozen_autoencoder
-from vidflow.training.loop import Task
+from vidflow.training.loop import Learner, Task
 from vidflow.typing import RowKeys
 
 STATISTICS_CLIPS = 256
 
 
-def build(config: ConfigDict, workdir: Path) -> Task:
-    """The task of `experiments/*/autoencoder.py`; `finish` leaves the artefact in `workdir/autoencoder`."""
+def outline(config: ConfigDict) -> Learner:
+    """What the config alone says of the task.
+
+    Raises:
+      UsageError: a height or width that the strides do not divide.
+    """
     module = frozen_autoencoder.make_model(config.model)
     data = config.data
     module.compression.latent_shape(data.frames, data.height, data.width)  # refuses sizes that do not divide
-    source = make_source(data, seed=config.seed)
-    clip = jax.ShapeDtypeStruct((1, data.frames, data.height, data.width, 3), jnp.float32)
+    clip = jax.ShapeDtypeStruct((data.frames, data.height, data.width, 3), jnp.uint8)
     objective = make_objective(module, dict(config.losses))
+    return Learner(
+        init=lambda key: module.init(key, jnp.zeros((1, *clip.shape))),
+        objective=objective,
+        row={"video": clip},
+        flops_per_row=_training_flops(module, objective, clip),
+    )
+
+
+def build(config: ConfigDict, workdir: Path) -> Task:
+    """The task of `experiments/*/autoencoder.py`; `finish` leaves the artefact in `workdir/autoencoder`."""
+    learner = outline(config)
+    module = frozen_autoencoder.make_model(config.model)
+    source = make_source(config.data, seed=config.seed)
 
     def finish(params: Any) -> None:
         statistics = measure_statistics(module, params, source, config.batch_size)
         frozen_autoencoder.save(workdir / frozen_autoencoder.NAME, config.model, params, statistics)
 
-    return Task(
-        init=lambda key: module.init(key, jnp.zeros(clip.shape)),
-        objective=objective,
-        source=_Videos(source),
-        flops_per_row=_training_flops(module, objective, clip),
-        finish=finish,
-    )
+    return Task(learner, _Videos(source), finish)
 
 
 def make_objective(module: TemporalAutoencoder, loss_weights: dict[str, float]) -> Any:
@@ -84,8 +94,8 @@ class _Videos:
 
 def _training_flops(module: TemporalAutoencoder, objective: Any, clip: jax.ShapeDtypeStruct) -> float:
     """Forward and backward FLOPs of one clip, counted by XLA on the traced program (it has no loops)."""
-    params = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(clip.shape)))
+    params = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *clip.shape))))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    batch = {"video": jax.ShapeDtypeStruct(clip.shape, jnp.uint8)}
+    batch = {"video": jax.ShapeDtypeStruct((1, *clip.shape), clip.dtype)}
     lowered = jax.jit(jax.grad(objective, has_aux=True)).lower(params, keys, batch)
     return float(lowered.cost_analysis()["flops"])

@@ -27,6 +27,17 @@ from vidflow.training import loop, run_folder, weights
 from vidflow.typing import RowKeys
 
 
+def outline(config: ConfigDict) -> loop.Learner:
+    """What the config alone says of the task: latents have the compression of `config.autoencoder.train`.
+
+    Raises:
+      UsageError: sizes beyond the position tables or not divisible.
+    """
+    data = config.data
+    compression = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
+    return _learner(config, compression.latent_shape(data.frames, data.height, data.width))
+
+
 def build(config: ConfigDict, workdir: Path) -> loop.Task:
     """The task of `experiments/*/text_to_video.py`.
 
@@ -45,19 +56,26 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     latents = LatentsSource(folder)
     if latents.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
-    grid = check_grid(config, latents.latent_shape)
-    source = _Tokenised(latents, config.text.length)
-    model = make_model(config)
-    shape = latents.latent_shape
-
-    def init(key: jax.Array) -> Any:
-        ids = jnp.ones((1, config.text.length), jnp.int32)
-        return model.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)), ids)
 
     def finish(params: Any) -> None:
         weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
 
-    return loop.Task(init, make_objective(model, config), source, _training_flops(config, grid, shape[-1]), finish)
+    return loop.Task(_learner(config, latents.latent_shape), _Tokenised(latents, config.text.length), finish)
+
+
+def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> loop.Learner:
+    grid = check_grid(config, latent_shape)
+    model = make_model(config)
+    row = {
+        "latents": jax.ShapeDtypeStruct(latent_shape, jnp.float32),
+        "text": jax.ShapeDtypeStruct((config.text.length,), jnp.int32),
+    }
+
+    def init(key: jax.Array) -> Any:
+        ids = jnp.ones((1, config.text.length), jnp.int32)
+        return model.init(key, jnp.zeros((1, *latent_shape)), jnp.zeros((1,)), ids)
+
+    return loop.Learner(init, make_objective(model, config), row, _training_flops(config, grid, latent_shape[-1]))
 
 
 def make_model(config: ConfigDict) -> TextToVideo:

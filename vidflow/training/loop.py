@@ -23,21 +23,33 @@ from vidflow.training.step import Objective, make_step
 from vidflow.training.telemetry import Telemetry
 
 
-class Task(NamedTuple):
-    """What is trained. The loop knows nothing else of it.
+class Learner(NamedTuple):
+    """What is learnt, known from the config alone: enough to compile a step.
 
     Attributes:
       init: key -> parameters, annotated with logical axis names.
       objective: (params, row keys, batch) -> (loss, metrics).
-      source: examples by index.
+      row: shape and dtype of every array of one example.
       flops_per_row: model FLOPs of one example, forward and backward.
-      finish: called with the averaged parameters once the run is complete; writes what others will use.
     """
 
     init: Callable[[jax.Array], Any]
     objective: Objective
-    source: pipeline.Source
+    row: dict[str, jax.ShapeDtypeStruct]
     flops_per_row: float
+
+
+class Task(NamedTuple):
+    """What is trained. The loop knows nothing else of it.
+
+    Attributes:
+      learner: the step's part.
+      source: examples by index.
+      finish: called with the averaged parameters once the run is complete; writes what others will use.
+    """
+
+    learner: Learner
+    source: pipeline.Source
     finish: Callable[[Any], None]
 
 
@@ -50,13 +62,13 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
     mesh = make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
     # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
-    boxed = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+    boxed = jax.eval_shape(task.learner.init, jax.eval_shape(lambda: jax.random.key(0)))
     optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     if checkpoints.latest() is None:
-        state = states.initialise(task.init, optimizer, jax.random.key(config.seed), mesh)
+        state = states.initialise(task.learner.init, optimizer, jax.random.key(config.seed), mesh)
     else:
-        state = checkpoints.restore(states.abstract(task.init, optimizer, mesh))
+        state = checkpoints.restore(states.abstract(task.learner.init, optimizer, mesh))
     if int(state.step) > config.steps:
         raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
     if int(state.step) < config.steps:
@@ -78,16 +90,16 @@ def _run_steps(
 ) -> states.State:
     """The loop proper. Resuming relies on this order of operations; do not change it lightly.
 
-      1. The state says how many steps it holds: with s of them, the next step is s.
-      2. batch(s) is read; it is a function of (seed, s), and no position in the data is carried.
-      3. Step s runs; its randomness is a function of (seed, s, row).
-      4. Its metrics are handed over; nothing waits for the device.
-      5. When s + 1 is a multiple of `checkpoint.every`, or the last, metrics are written out and then the state is
-         saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
+    1. The state says how many steps it holds: with s of them, the next step is s.
+    2. batch(s) is read; it is a function of (seed, s), and no position in the data is carried.
+    3. Step s runs; its randomness is a function of (seed, s, row).
+    4. Its metrics are handed over; nothing waits for the device.
+    5. When s + 1 is a multiple of `checkpoint.every`, or the last, metrics are written out and then the state is
+       saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
     """
     start = int(state.step)
     step = jax.jit(
-        make_step(task.objective, optimizer, seed=config.seed, ema_decay=config.ema_decay), donate_argnums=0
+        make_step(task.learner.objective, optimizer, seed=config.seed, ema_decay=config.ema_decay), donate_argnums=0
     )
     dataset = pipeline.rows(task.source, seed=config.seed)
     batches = pipeline.batches(
@@ -99,7 +111,7 @@ def _run_steps(
         steps=config.steps,
         every=config.log_every,
         rows=config.batch_size,
-        flops=task.flops_per_row * config.batch_size,
+        flops=task.learner.flops_per_row * config.batch_size,
         peak=peak_flops(math.prod(mesh.shape.values())),
     )
     for s in range(start, config.steps):
