@@ -22,6 +22,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
     config.steps = 1200
     config.batch_size = 8
+    config.microbatches = 1  # parts of a batch whose gradients are added up one after another
+    config.gradient_dtype = "float32"  # "bfloat16" halves the memory of the matrices' gradients
     config.log_every = 10
     config.ema_decay = 0.99
 

@@ -17,7 +17,7 @@ STEPS = 20
 MESHES = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (1, 2, 2, 2), (2, 1, 2, 2)]
 
 
-def losses(mesh_shape, **model):
+def losses(mesh_shape, microbatches=1, **model):
     """Of 20 steps of the smoke experiment on random latents."""
     config = configs.load(EXPERIMENT)
     config.model.update(model)
@@ -29,7 +29,7 @@ def losses(mesh_shape, **model):
     rng = np.random.default_rng(0)
     result = []
     with jax.set_mesh(mesh), rules.in_force():
-        step = jax.jit(make_step(learner.objective, optimizer, seed=0, ema_decay=0.9), donate_argnums=0)
+        step = jax.jit(make_step(learner.objective, optimizer, seed=0, ema_decay=0.9, microbatches=microbatches), donate_argnums=0)
         for number in range(STEPS):
             batch = {
                 "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),
@@ -50,6 +50,10 @@ def alone():
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_losses_are_those_of_one_device(shape, alone):
     np.testing.assert_allclose(losses(shape)[0], alone, rtol=0, atol=1e-5)
+
+
+def test_microbatches_on_a_mesh_change_nothing(alone):
+    np.testing.assert_allclose(losses((1, 2, 2, 2), microbatches=2)[0], alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidflow.errors import UsageError
@@ -12,7 +13,7 @@ from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.sizes import Size
 from vidflow.parallel import rules
-from vidflow.training.optimizer import learning_rate, make_optimizer
+from vidflow.training.optimizer import learning_rate, make_optimizer, matrices_as
 
 
 def config(**options):
@@ -86,3 +87,13 @@ def test_gradients_are_clipped_by_their_global_norm():
 def test_unknown_names_are_refused(options):
     with pytest.raises(UsageError, match="use"):
         make_optimizer(config(**options), 10, {})
+
+
+def test_a_view_rounds_the_matrices_alone_and_their_gradients_with_them():
+    names = {"kernel": P("layers", "embed", "mlp"), "scale": P("features")}
+    params = {"kernel": jnp.ones((2, 3, 4)), "scale": jnp.ones(4)}
+    view = matrices_as("bfloat16", names)
+    gradient = jax.grad(lambda p: (p["kernel"].sum(axis=(0, 1)) * p["scale"]).sum().astype(jnp.float32))(view(params))
+    assert gradient["kernel"].dtype == jnp.bfloat16 and gradient["scale"].dtype == jnp.float32
+    same = matrices_as("float32", names)(params)
+    assert all(same[name] is params[name] for name in params)

@@ -55,3 +55,24 @@ def test_the_average_forgets_its_start_and_then_moves_at_its_decay():
     np.testing.assert_allclose(young.ema["w"], 0.1 * 1.0 + 0.9 * young.params["w"], rtol=1e-6)
     old, _ = step(state(step=1000), batch([0, 1]))
     np.testing.assert_allclose(old.ema["w"], 0.9 * 1.0 + 0.1 * old.params["w"], rtol=1e-6)
+
+
+def test_microbatches_change_nothing_but_rounding():
+    """Among the metrics one that is missing in some microbatches."""
+
+    def with_a_gap(params, keys, batch):
+        loss, metrics = objective(params, keys, batch)
+        return loss, metrics | {"first": jnp.where(batch["row"].min() == 0, loss, jnp.nan)}
+
+    optimizer = optax.sgd(0.1)
+    results = [
+        jax.jit(make_step(with_a_gap, optimizer, seed=0, ema_decay=0.9, microbatches=n))(state(), batch(range(8)))
+        for n in (1, 2, 4)
+    ]
+    for after, metrics in results[1:]:
+        np.testing.assert_allclose(after.params["w"], results[0][0].params["w"], rtol=1e-6)
+        for name in ("loss", "noise", "gradient_norm"):
+            np.testing.assert_allclose(metrics[name], results[0][1][name], rtol=1e-6)
+    keys = row_keys(0, 0, jnp.array([0, 4]))
+    alone = objective({"w": jnp.asarray(1.0)}, keys, batch([0, 4]))[0]
+    np.testing.assert_allclose(results[2][1]["first"], alone, rtol=1e-6)  # rows 0 and 4 are the first of four

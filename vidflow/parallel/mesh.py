@@ -35,11 +35,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(axes.BATCH))
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-    """Raises UsageError unless the rows divide over the devices that split the batch."""
+def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
+    """Raises UsageError unless the rows divide over the devices that split the batch, in every microbatch."""
+    if microbatches < 1 or batch_size % microbatches:
+        raise UsageError(
+            f"config.batch_size = {batch_size} does not divide into {microbatches} parts (config.microbatches): use a "
+            "divisor."
+        )
+    batch_size //= microbatches
     ways = math.prod(mesh.shape[axis] for axis in axes.BATCH)
     if batch_size % ways:
         raise UsageError(
-            f"config.batch_size = {batch_size} does not divide over the {ways} device groups of config.mesh "
-            f"(data x fsdp): use a multiple of {ways}."
+            f"{batch_size} rows (config.batch_size over config.microbatches) do not divide over the {ways} device "
+            f"groups of config.mesh (data x fsdp): use a multiple of {ways}."
         )

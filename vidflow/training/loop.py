@@ -18,7 +18,7 @@ from vidflow.parallel.mesh import batch_sharding, check_batch, make_mesh
 from vidflow.training import run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
-from vidflow.training.optimizer import make_optimizer
+from vidflow.training.optimizer import make_optimizer, matrices_as
 from vidflow.training.step import Objective, make_step
 from vidflow.training.telemetry import Telemetry
 
@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
       UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, a loss that is not finite.
     """
     mesh = make_mesh(**config.mesh)
-    check_batch(mesh, config.batch_size)
+    check_batch(mesh, config.batch_size, config.microbatches)
     # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
     boxed = jax.eval_shape(task.learner.init, jax.eval_shape(lambda: jax.random.key(0)))
     optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
@@ -71,9 +71,10 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
         state = checkpoints.restore(states.abstract(task.learner.init, optimizer, mesh))
     if int(state.step) > config.steps:
         raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
+    view = matrices_as(config.gradient_dtype, rules.axis_names(boxed))
     if int(state.step) < config.steps:
         with jax.set_mesh(mesh), rules.in_force():
-            state = _run_steps(config, workdir, task, mesh, optimizer, checkpoints, state)
+            state = _run_steps(config, workdir, task, mesh, optimizer, view, checkpoints, state)
     checkpoints.close()
     task.finish(jax.device_get(state.ema))
     run_folder.mark_finished(workdir, config.steps)
@@ -85,6 +86,7 @@ def _run_steps(
     task: Task,
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
+    view: Callable[[Any], Any],
     checkpoints: Checkpoints,
     state: states.State,
 ) -> states.State:
@@ -99,7 +101,15 @@ def _run_steps(
     """
     start = int(state.step)
     step = jax.jit(
-        make_step(task.learner.objective, optimizer, seed=config.seed, ema_decay=config.ema_decay), donate_argnums=0
+        make_step(
+            task.learner.objective,
+            optimizer,
+            seed=config.seed,
+            ema_decay=config.ema_decay,
+            microbatches=config.microbatches,
+            view=view,
+        ),
+        donate_argnums=0,
     )
     dataset = pipeline.rows(task.source, seed=config.seed)
     batches = pipeline.batches(

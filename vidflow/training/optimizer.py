@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules from config."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,19 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     if config.decay not in decays:
         raise UsageError(f"Unknown config.optimizer.decay '{config.decay}': use one of {', '.join(decays)}.")
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[config.decay]], [warmup])
+
+
+def matrices_as(dtype: str, axis_names: Any) -> Callable[[Any], Any]:
+    """A view of the parameters (`training.step.make_step`) with the kernels of `MATRICES` in `dtype`, where the model
+    computes in it anyway.
+
+    Raises:
+      UsageError: another dtype than float32 or bfloat16.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"Unknown config.gradient_dtype '{dtype}': use 'float32' or 'bfloat16'.")
+    is_matrix = _is_matrix_tree(axis_names)
+    return lambda params: jax.tree.map(lambda p, matrix: p.astype(dtype) if matrix else p, params, is_matrix)
 
 
 def _matrix_axes(names: P) -> contrib.MuonDimensionNumbers | None:
