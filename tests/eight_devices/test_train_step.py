@@ -29,7 +29,8 @@ def losses(mesh_shape, microbatches=1, **model):
     rng = np.random.default_rng(0)
     result = []
     with jax.set_mesh(mesh), rules.in_force():
-        step = jax.jit(make_step(learner.objective, optimizer, seed=0, ema_decay=0.9, microbatches=microbatches), donate_argnums=0)
+        step = make_step(learner.objective, optimizer, seed=0, ema_decay=0.9, microbatches=microbatches)
+        step = jax.jit(step, donate_argnums=0)
         for number in range(STEPS):
             batch = {
                 "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),
