@@ -7,7 +7,6 @@ import numpy as np
 from vidflow import sample
 from vidflow.data import video
 from vidflow.tasks import evaluation, generation
-from vidflow.worlds.bounce import reader
 
 
 def test_it_is_small_and_names_its_recipe():
@@ -24,14 +23,13 @@ def test_the_sentence_of_the_readme_gives_a_video(tmp_path):
     out = tmp_path / "star.mp4"
     sample.main([SENTENCE, f"--out={out}"])
     frames = video.read(out, frames=8, height=40, width=40, fps=None)
-    assert reader.read(frames).objects[0].colour == "red"
+    assert all(evaluation.score(frames, SENTENCE).values())  # as the file shows it, after lossy compression
 
 
-def test_at_least_half_of_the_samples_of_that_sentence_go_where_it_says():
+def test_nearly_all_samples_of_that_sentence_are_right_in_every_attribute():
     generator = generation.load(generation.REFERENCE)
     samples = evaluation.samples_of(generator, [SENTENCE] * 8, [0], evaluation.score)
-    right = [one.scores["colour"] and one.scores["direction"] for one in samples]
-    assert sum(right) >= 4
+    assert sum(all(one.scores.values()) for one in samples) >= 7
 
 
 def test_its_scores_are_those_of_its_card():
