@@ -115,12 +115,14 @@ def load(run: Path) -> Generator:
     config = run_folder.read_config(run)
     if "sampling" not in config:
         raise UsageError(f"{run} is a run of {config.get('task', 'another kind')}: name a text-to-video run.")
+    final, checkpoints = run / "weights.safetensors", run / "checkpoints"
     # A finished run that is trained further has weights older than its checkpoints until its new end.
-    if (run / "checkpoints").is_dir() and not run_folder.is_finished(run, config.steps):
-        params, steps = restore_ema(run / "checkpoints")
-    elif (run / "weights.safetensors").exists():
-        params, metadata = weights.load(run / "weights.safetensors")
+    goes_on = checkpoints.is_dir() and not run_folder.is_finished(run, config.steps)
+    if final.exists() and not goes_on:
+        params, metadata = weights.load(final)
         steps = int(metadata.get("steps", config.steps))
+    elif checkpoints.is_dir():
+        params, steps = restore_ema(checkpoints)
     else:
         raise UsageError(f"{run} holds neither weights nor checkpoints yet: train it first.")
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
