@@ -11,7 +11,7 @@ ORDERS = 2**16  # of the relation "earlier": a segment is pack * ORDERS + order,
 
 @flax.struct.dataclass
 class Mask:
-    """Which keys a query sees, by the segment of both. A key of segment 0 is padding and is seen by none.
+    """Which keys a query sees, by the segment of both. Segment 0 is padding: it sees nothing and is seen by none.
 
     Relations:
       same: keys of the query's own segment. One video per row is the case of one segment; several packed into a
@@ -33,11 +33,9 @@ def allowed(mask: Mask) -> Bool[Array, "B 1 N M"]:
     """The boolean form, for one block of queries and keys that a kernel holds at a time."""
     q: Int[Array, "B N 1"] = mask.q_segment[:, :, None]
     kv: Int[Array, "B 1 M"] = mask.kv_segment[:, None, :]
-    may = kv != 0
+    may = (q != 0) & (kv != 0)
     if mask.relation == "same":
         may = may & (q == kv)
     elif mask.relation == "earlier":
         may = may & (q // ORDERS == kv // ORDERS) & (kv <= q)
-    else:
-        may = may & (q == q)  # every query, with the shape of the others
     return may[:, None]
