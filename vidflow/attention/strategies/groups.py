@@ -28,13 +28,13 @@ class Groups(NamedTuple):
         size = self.outer * self.inner
         return jax.lax.ppermute(x, SEQUENCE, [(place, (place + self.inner) % size) for place in range(size)])
 
-    def gather_rows(self, x: jax.Array, axis: int = 1) -> jax.Array:
+    def gather_rows(self, x: jax.Array) -> jax.Array:
         """The tokens of all rows, in order of rows; the backward pass adds and scatters."""
-        return jax.lax.all_gather(x, SEQUENCE, axis=axis, tiled=True, axis_index_groups=self.columns)
+        return jax.lax.all_gather(x, SEQUENCE, axis=1, tiled=True, axis_index_groups=self.columns)
 
-    def gather_columns(self, x: jax.Array, axis: int = 1) -> jax.Array:
+    def gather_columns(self, x: jax.Array) -> jax.Array:
         """The tokens of a row's neighbours, in their order."""
-        return jax.lax.all_gather(x, SEQUENCE, axis=axis, tiled=True, axis_index_groups=self.rows)
+        return jax.lax.all_gather(x, SEQUENCE, axis=1, tiled=True, axis_index_groups=self.rows)
 
     def exchange(self, x: jax.Array, split: int, concatenate: int) -> jax.Array:
         """All-to-all between a row's neighbours: gives up part of axis `split`, gains the others' along the other."""
