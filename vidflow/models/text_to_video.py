@@ -1,26 +1,32 @@
 """A text encoder and a velocity network as one module with one parameter tree."""
 
+from typing import Any
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import Output, VideoTransformer
-from vidflow.text.byte_encoder import ByteEncoder
-from vidflow.typing import Latents, TokenIds
+from vidflow.typing import Latents
 
 
 class TextToVideo(nn.Module):
-    """Prompts are encoded once by `encode_text`; `velocity` is then called at every solver step."""
+    """Prompts are encoded once by `encode_text`; `velocity` is then called at every solver step.
 
-    text: ByteEncoder
+    Attributes:
+      text: a module that maps the text of a batch, a tree of arrays, to (tokens [B, L, D], segment [B, L]).
+      backbone: the velocity network.
+    """
+
+    text: nn.Module
     backbone: VideoTransformer
 
-    def encode_text(self, ids: TokenIds) -> Conditioning:
-        tokens, segment = self.text(ids)
+    def encode_text(self, text: Any) -> Conditioning:
+        tokens, segment = self.text(text)
         return Conditioning(tokens, segment)
 
     def velocity(self, latents: Latents, t: Float[Array, "B ..."], conditioning: Conditioning) -> Output:
         return self.backbone(latents, t, conditioning)
 
-    def __call__(self, latents: Latents, t: Float[Array, "B ..."], ids: TokenIds) -> Output:
-        return self.velocity(latents, t, self.encode_text(ids))
+    def __call__(self, latents: Latents, t: Float[Array, "B ..."], text: Any) -> Output:
+        return self.velocity(latents, t, self.encode_text(text))

@@ -17,6 +17,7 @@ from vidflow.flow.guidance import classifier_free
 from vidflow.models.text_to_video import TextToVideo
 from vidflow.parallel import rules
 from vidflow.tasks import frozen_autoencoder, text_to_video
+from vidflow.tasks.prompts import without_prompt
 from vidflow.text import byte_tokens
 from vidflow.training import run_folder, weights
 from vidflow.training.checkpoint import restore_ema
@@ -72,19 +73,20 @@ class Generator:
         key = (shape, steps, guidance)
         if key not in self._compiled:
             times = make_schedule(self.config.sampling, steps)
-            self._compiled[key] = jax.jit(make_sampler(self._model, shape, times, guidance))
+            empty = text_to_video.prompts_of(self.config).empty
+            self._compiled[key] = jax.jit(make_sampler(self._model, empty, shape, times, guidance))
         return self._compiled[key]
 
 
 def make_sampler(
-    model: TextToVideo, shape: tuple[int, ...], times: np.ndarray, guidance: float
+    model: TextToVideo, empty: Any, shape: tuple[int, ...], times: np.ndarray, guidance: float
 ) -> Callable[..., jax.Array]:
-    """The pure function (params, ids [B, L], key, rows [B]) -> latents [B, *shape]."""
+    """The pure function (params, text of B rows, key, rows [B]) -> latents [B, *shape]; `empty` is one row's text."""
 
-    def sample(params: Any, ids: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+    def sample(params: Any, text: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
         noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
-        null = jnp.broadcast_to(byte_tokens.tokenize([""], ids.shape[1]), ids.shape)
-        condition, nothing = (model.apply(params, text, method="encode_text") for text in (ids, null))
+        null = jax.tree.map(lambda x, nothing: jnp.broadcast_to(nothing, x.shape), text, empty)
+        condition, nothing = (model.apply(params, some, method="encode_text") for some in (text, null))
 
         def velocity(x: jax.Array, t: jax.Array, conditioning: Any) -> jax.Array:
             t = jnp.broadcast_to(t, x.shape[:1])
@@ -134,6 +136,6 @@ def abstract_params(config: ConfigDict, compression: Compression) -> Any:
     """Shapes of the parameters of that config, without making any."""
     data = config.data
     latents = jnp.zeros(compression.latent_shape(data.frames, data.height, data.width))[None]
-    ids = jnp.ones((1, config.text.length), jnp.int32)
+    text = without_prompt(text_to_video.prompts_of(config), 1)
     model = text_to_video.make_model(config)
-    return rules.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), latents, jnp.zeros(1), ids)))
+    return rules.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), latents, jnp.zeros(1), text)))

@@ -21,8 +21,8 @@ from vidflow.models.tokens import Grid, grid_of
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.encoding import encode_clips
+from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.text import byte_tokens
-from vidflow.text.byte_encoder import ByteEncoder
 from vidflow.training import loop, run_folder, weights
 from vidflow.typing import RowKeys
 
@@ -64,30 +64,35 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
 
 
 def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> loop.Learner:
-    grid = check_grid(config, latent_shape)
+    grid, prompts = check_grid(config, latent_shape), prompts_of(config)
     model = make_model(config)
     row = {
         "latents": jax.ShapeDtypeStruct(latent_shape, jnp.float32),
-        "text": jax.ShapeDtypeStruct((config.text.length,), jnp.int32),
+        "text": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), prompts.empty),
     }
+    # The smallest video that the patch divides: parameters depend on no size but that of the channels.
+    smallest = (*config.model.patch, latent_shape[-1])
 
     def init(key: jax.Array) -> Any:
-        ids = jnp.ones((1, config.text.length), jnp.int32)
-        return model.init(key, jnp.zeros((1, *latent_shape)), jnp.zeros((1,)), ids)
+        return model.init(key, jnp.zeros((1, *smallest)), jnp.zeros((1,)), without_prompt(prompts, 1))
 
-    return loop.Learner(init, make_objective(model, config), row, _training_flops(config, grid, latent_shape[-1]))
+    training = (1 + flops.BACKWARD) * _forward_flops(config, prompts, grid, latent_shape[-1])
+    return loop.Learner(init, make_objective(model, config), row, float(training))
+
+
+def prompts_of(config: ConfigDict) -> Prompts:
+    """The text side of the model."""
+    return make_prompts(config.text, size(config.model.size).width, jnp.dtype(config.model.dtype))
 
 
 def make_model(config: ConfigDict) -> TextToVideo:
     """The module that `config.model` and `config.text` describe."""
-    model, text = config.model, config.text
+    model = config.model
     if model.remat not in ("none", *REMATERIALISATION):
         known = ", ".join(["none", *REMATERIALISATION])
         raise UsageError(f"Unknown config.model.remat '{model.remat}': use one of {known}.")
-    if text.length % text.stride:
-        raise UsageError(f"config.text.length = {text.length} is not a multiple of config.text.stride = {text.stride}.")
     return TextToVideo(
-        text=ByteEncoder(text.width, text.layers, text.heads, text.length, text.stride, jnp.dtype(model.dtype)),
+        text=prompts_of(config).module,
         backbone=VideoTransformer(
             size=size(model.size),
             patch=tuple(model.patch),
@@ -104,12 +109,12 @@ def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
     """Flow matching on latents given text; with probability `text.dropout` a row sees the empty prompt instead."""
     path = paths.linear(config.flow.s_min)
     density = make_times(config.flow)
-    null = jnp.asarray(byte_tokens.tokenize([""], config.text.length))
+    empty = prompts_of(config).empty
 
-    def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def objective(params: Any, keys: RowKeys, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
         drop_key, flow_key = jax.vmap(jax.random.split, out_axes=1)(keys)
         drop = jax.vmap(lambda key: jax.random.bernoulli(key, config.text.dropout))(drop_key)
-        conditioning = model.apply(params, jnp.where(drop[:, None], null, batch["text"]), method="encode_text")
+        conditioning = model.apply(params, without_some(batch["text"], empty, drop), method="encode_text")
 
         def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
             return model.apply(params, x, t, conditioning, method="velocity").prediction
@@ -189,14 +194,11 @@ class _Tokenised:
         return {"latents": self._latents[index]["latents"], "text": self._text[index].astype(np.int32)}
 
 
-def _training_flops(config: ConfigDict, grid: Grid, channels: int) -> float:
-    text = config.text
-    forward = flops.transformer_forward(
+def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: int) -> int:
+    return prompts.forward_flops + flops.transformer_forward(
         size(config.model.size),
         tokens=grid.tokens,
-        text_tokens=text.length // text.stride,
-        text_width=text.width,
+        text_tokens=prompts.tokens,
+        text_width=prompts.width,
         features=channels * int(np.prod(config.model.patch)),
     )
-    forward += flops.byte_encoder_forward(width=text.width, layers=text.layers, length=text.length, stride=text.stride)
-    return float((1 + flops.BACKWARD) * forward)

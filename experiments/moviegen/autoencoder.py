@@ -1,0 +1,49 @@
+"""Movie Gen's temporal autoencoder at its published compression: 8 x 8 x 8, 16 channels (section 3.1.1).
+
+Widths are those of the image autoencoder that it is inflated from (Rombach et al. 2022). Loss weights other than the
+outlier penalty's are not published; these are ours.
+
+    python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1
+    python -m vidflow.train --config=experiments/moviegen/autoencoder.py:smoke --workdir=runs/moviegen_autoencoder
+
+Argument: `size` of the frames in pixels, `frames` of a clip, `smoke` for a run of seconds on bounce.
+"""
+
+from ml_collections import ConfigDict
+
+from vidflow.config import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    arg = parse_arg(arg, size=256, frames=32, smoke=False)
+    config = ConfigDict()
+    config.task = "vidflow.tasks.autoencoder"
+    config.seed = 0
+    config.steps = 50_000
+    config.batch_size = 64
+    config.microbatches = 1
+    config.gradient_dtype = "float32"
+    config.log_every = 10
+    config.ema_decay = 0.999
+
+    config.data = ConfigDict({"source": "folder", "path": "", "frames": arg.frames, "height": arg.size})
+    config.data.update({"width": arg.size, "fps": 16.0, "threads": 16})
+
+    config.model = ConfigDict({"patch": 1, "widths": (128, 256, 512, 512), "strides": ((2, 2), (2, 2), (2, 2))})
+    config.model.update({"blocks": 2, "channels": 16, "attention": True, "groups": 32, "dtype": "bfloat16"})
+    config.losses = ConfigDict({"l1": 1.0, "l2": 0.0, "kl": 1e-6})
+    config.optimizer = ConfigDict(
+        {"name": "adamw", "learning_rate": 1e-4, "warmup": 1000, "decay": "constant", "weight_decay": 0.0}
+    )
+    config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
+    config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
+    config.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})
+
+    if arg.smoke:
+        config.steps = 10
+        config.batch_size = 2
+        config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16, "level": 0, "captions": "short"})
+        config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2})
+        config.model.update({"widths": (16, 16, 16, 16), "blocks": 1, "groups": 4, "dtype": "float32"})
+        config.checkpoint.every = 5
+    return config
