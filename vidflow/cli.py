@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from vidflow.config import nearest
 from vidflow.errors import UsageError
 
-VERBS = ("train", "encode", "sample", "evaluate", "report")
+VERBS = ("train", "encode", "sample", "evaluate", "report", "plan")
 
 
 def parser(doc: str | None, verb: str) -> argparse.ArgumentParser:

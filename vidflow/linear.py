@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
@@ -63,9 +64,11 @@ def linears(
     *,
     spread: bool = False,
 ) -> tuple[Float[Array, "B N o"], ...]:
-    """Several projections of one x, which is then gathered once for all of them."""
+    """Several projections of one x, which is then gathered once for all of them. Rematerialisation knows their results
+    by the children's names."""
     kernels = tuple(_cast(Kernel(features, names, init, name=name)(x.shape[-1]), dtype) for name in children)
-    return project(x.astype(dtype), kernels, names, spread)
+    results = project(x.astype(dtype), kernels, names, spread)
+    return tuple(checkpoint_name(y, name) for y, name in zip(results, children, strict=True))
 
 
 def _cast(kernel: Float[Array, "i o"], dtype: Any) -> Float[Array, "i o"]:
@@ -122,7 +125,8 @@ def _gather(part: Array, axes: tuple[str, ...], dimension: int) -> Array:
     """An all-gather whose transpose is a reduce-scatter by stages.
 
     A single reduce-scatter over an axis that covers several links of a TPU's torus compiles to an all-reduce and a
-    slice, twice the bytes. Stages of prime size each stay on one link, and together send what the single one should.
+    slice, up to twice the bytes. Stages of four or a prime stay on one or two links, and together send what the single
+    one should.
     """
     return jax.lax.all_gather(part, axes, axis=dimension, tiled=True)
 
@@ -139,14 +143,14 @@ def _gather_backward(axes: tuple[str, ...], dimension: int, _: None, g: Array) -
 
 
 def _stages(size: int) -> list[list[list[int]]]:
-    """Groups of devices for each prime factor of an axis; scattering over one after another ends where one scatter
-    over all of them does: the device at place p keeps part p."""
+    """Groups of devices for each factor of an axis; scattering over one after another ends where one scatter over all
+    of them does: the device at place p keeps part p."""
     stages, stride = [], size
-    for prime in (p for p in range(2, size + 1) if all(p % d for d in range(2, p))):
-        while stride % prime == 0:
-            stride //= prime
-            first = [p for p in range(size) if (p // stride) % prime == 0]
-            stages.append([[p + digit * stride for digit in range(prime)] for p in first])
+    for factor in (4, *(p for p in range(2, size + 1) if all(p % d for d in range(2, p)))):
+        while stride % factor == 0:
+            stride //= factor
+            first = [p for p in range(size) if (p // stride) % factor == 0]
+            stages.append([[p + digit * stride for digit in range(factor)] for p in first])
     return stages
 
 

@@ -29,6 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 64
     config.microbatches = 1  # parts of a batch whose gradients are added up one after another
     config.gradient_dtype = "float32"  # "bfloat16" halves the memory of the matrices' gradients
+    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
     config.log_every = 10
     config.ema_decay = 0.99
 
@@ -54,7 +55,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.size = "demo"
     config.model.patch = (2, 2, 2)
     config.model.positions = (4, 8, 8)
-    config.model.remat = "none"
+    config.model.remat = "none"  # or full, attention, matmuls, offload, named (then `saved` lists names)
+    config.model.saved = ()
     config.model.kernel = "xla"
     config.model.strategy = "ulysses_allgather"  # how devices along config.mesh.sequence share attention
     config.model.dtype = "float32"

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 64
     config.microbatches = 1
     config.gradient_dtype = "float32"
+    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
     config.log_every = 10
     config.ema_decay = 0.999
 

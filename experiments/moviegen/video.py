@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = batch
     config.microbatches = 1
     config.gradient_dtype = "bfloat16"  # of the matrices; their master copies and moments are float32
+    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
     config.log_every = 10
     config.ema_decay = 0.9999
 
@@ -50,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.autoencoder.train = configs.load(f"{sibling}:{'smoke' if arg.smoke else ''}")
 
     config.model = ConfigDict({"size": arg.size, "patch": (1, 2, 2), "positions": stage["positions"]})
-    config.model.update({"remat": "attention", "kernel": "splash", "strategy": "ulysses_allgather"})
+    config.model.update({"remat": "attention", "saved": (), "kernel": "splash", "strategy": "ulysses_allgather"})
     config.model.dtype = "bfloat16"
     # Widths are those of the encoders, budgets of tokens those of the open replication; the paper does not say how
     # often it drops the text.

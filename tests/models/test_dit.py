@@ -8,7 +8,8 @@ import pytest
 
 from vidflow.errors import UsageError
 from vidflow.models.conditioning import Conditioning
-from vidflow.models.dit import REMATERIALISATION, VideoTransformer
+from vidflow.models import rematerialisation
+from vidflow.models.dit import VideoTransformer
 from vidflow.models.positions import FactorisedPositions
 from vidflow.models.sizes import SIZES, Size, size
 from vidflow.models.tokens import grid_of, patchify, unpatchify
@@ -120,7 +121,7 @@ def test_rows_of_a_batch_do_not_see_each_other():
     np.testing.assert_allclose(whole[:1], first, atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", sorted(REMATERIALISATION))
+@pytest.mark.parametrize("remat", sorted(rematerialisation.TABLE))
 def test_rematerialisation_changes_no_gradient(remat):
     params = randomised(parameters(model()))
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
@@ -57,7 +58,8 @@ def attend(
       mask: who sees whom; None lets all see all. A query that may see nothing gets zeros.
       kernel: how one device computes it, a key of `KERNELS`.
       strategy: a key of `STRATEGIES`; None leaves the arrays to the compiler.
-      label: name of the residuals of the backward pass, for rematerialisation to save or not.
+      label: name of the kernel's residuals of the backward pass, for rematerialisation to save or not; what the kernel
+        is given, after any exchange of heads, is `label`_inputs, the final result `label`_output.
 
     Raises:
       UsageError: an unknown kernel or strategy, a pair that cannot be, a mask that the kernel does not serve, or sizes
@@ -66,7 +68,8 @@ def attend(
     chosen = _check(kernel, strategy, mask)
     mesh = jax.sharding.get_abstract_mesh()
     if strategy is None or mesh.empty or mesh.size == 1:
-        return _blanked(chosen.attend(q, k, v, mask, label), mask, chosen)
+        q, k, v = checkpoint_name((q, k, v), f"{label}_inputs")
+        return checkpoint_name(_blanked(chosen.attend(q, k, v, mask, label), mask, chosen), f"{label}_output")
 
     sizes = {axis: mesh.shape[axis] for axis in (*BATCH, SEQUENCE, TENSOR)}
     _check_sizes(q.shape, None if strategy == "local" else k.shape[1], sizes)
@@ -75,6 +78,7 @@ def attend(
 
     def on_one_device(q: Array, k: Array, v: Array, mask: Mask | None) -> Array:
         def within(q: Array, k: Array, v: Array, mask: Mask | None) -> Array:
+            q, k, v = checkpoint_name((q, k, v), f"{label}_inputs")
             if between is None or groups.outer == 1:
                 return chosen.attend(q, k, v, mask, label)
             return between.attend(q, k, v, mask, groups, chosen, label)
@@ -84,7 +88,7 @@ def attend(
     queries, keys = P(BATCH, SEQUENCE, TENSOR), P(BATCH, None if strategy == "local" else SEQUENCE, TENSOR)
     masks = None if mask is None else Mask(P(*queries[:2]), P(*keys[:2]), relation=mask.relation)
     shared = jax.shard_map(on_one_device, in_specs=(queries, keys, keys, masks), out_specs=queries, check_vma=False)
-    return _blanked(shared(q, k, v, mask), mask, chosen)
+    return checkpoint_name(_blanked(shared(q, k, v, mask), mask, chosen), f"{label}_output")
 
 
 def _blanked(out: Float[Array, "B N K head"], mask: Mask | None, kernel: Kernel) -> Float[Array, "B N K head"]:

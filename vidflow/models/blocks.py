@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from vidflow.attention.attend import attend
@@ -47,7 +48,7 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.moveaxis(
             (modulation + table).astype(self.dtype), 2, 0
         )
-        x = x + position
+        x = checkpoint_name(x, "block_input") + position
         h = modulate(norm(self.dtype, "attention_norm")(x), shift_a, scale_a)
         x = x + gate_a * self._attention(self.strategy, "attention")(h, None, segment, segment)
         h = norm(self.dtype, "cross_norm")(x)

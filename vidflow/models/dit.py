@@ -4,25 +4,17 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vidflow.linear import linear
+from vidflow.models import rematerialisation
 from vidflow.models.blocks import Block, modulate, norm
 from vidflow.models.conditioning import Conditioning, TimeEmbedding
 from vidflow.models.positions import FactorisedPositions
 from vidflow.models.sizes import Size
 from vidflow.models.tokens import grid_of, patchify, unpatchify
 from vidflow.typing import Latents
-
-# What a layer keeps for its backward pass; the rest is recomputed. Names are made by `checkpoint_name`.
-REMATERIALISATION = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("self_attention"),
-    "matmuls": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
-}
-
 
 @flax.struct.dataclass
 class Output:
@@ -44,7 +36,7 @@ class VideoTransformer(nn.Module):
       size: layers, width, heads and feed-forward width.
       patch: (time, height, width) of a patch of latents.
       positions: lengths of the (time, height, width) position tables, in patches.
-      remat: "none" or a key of `REMATERIALISATION`.
+      remat, saved: what a layer keeps for its backward pass, as in `models.rematerialisation`.
       kernel, strategy: of attention, as in `vidflow.attention.attend`.
       dtype: of the computation; parameters are float32.
     """
@@ -53,6 +45,7 @@ class VideoTransformer(nn.Module):
     patch: tuple[int, int, int]
     positions: tuple[int, int, int]
     remat: str = "none"
+    saved: tuple[str, ...] = ()
     kernel: str = "xla"
     strategy: str | None = None
     dtype: Any = jnp.float32
@@ -85,9 +78,8 @@ class VideoTransformer(nn.Module):
         return x.reshape(*time.shape[:2], vectors, self.size.width)
 
     def _stack(self, x: Array, *shared: Any) -> Array:
-        block = Block
-        if self.remat != "none":
-            block = nn.remat(Block, prevent_cse=False, policy=REMATERIALISATION[self.remat])
+        policy = rematerialisation.policy(self.remat, self.saved)
+        block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
         stack = nn.scan(
             block,
             variable_axes={"params": 0},

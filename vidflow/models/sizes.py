@@ -14,7 +14,8 @@ class Size(NamedTuple):
     feed_forward: int
 
 
-# 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
+# wan-14b has the width, depth and heads of Wan 2.1 14B; its feed-forward of three matrices has as many parameters as
+# Wan's of two, which is 13824 wide. 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
 # ratios of 30b between the two sizes that Movie Gen names in its scaling study without publishing their shapes.
 SIZES = {
     "smoke": Size(2, 64, 8, 128),
@@ -26,6 +27,7 @@ SIZES = {
     "9b": Size(36, 3840, 30, 10240),
     "17b": Size(42, 4992, 39, 13312),
     "30b": Size(48, 6144, 48, 16384),
+    "wan-14b": Size(40, 5120, 40, 9216),
 }
 
 

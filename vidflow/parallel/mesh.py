@@ -1,9 +1,11 @@
 """The device mesh of a run."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -11,23 +13,44 @@ from vidflow import axes
 from vidflow.errors import UsageError
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, sequence: int = 1, tensor: int = 1) -> Mesh:
+def make_mesh(
+    data: int = 1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over the first data * fsdp * sequence * tensor devices, its axes named as in `axes.MESH`.
 
-    Axes are Auto: sharding propagates from the annotations of the model.
+    Neighbours in the mesh are neighbours in a TPU's torus. Over several slices, which only the data-centre network
+    joins, `data` and then `fsdp` are split: they send least. Axes are Auto: sharding propagates from the annotations of
+    the model.
+
+    Args:
+      devices: all of this process group by default.
 
     Raises:
-      UsageError: more devices asked for than there are, or an axis below 1.
+      UsageError: more devices asked for than there are, an axis below 1, or slices that data x fsdp cannot be split
+        over.
     """
     shape = (data, fsdp, sequence, tensor)
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else list(devices)
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > len(devices):
         sizes = ", ".join(f"{axis}={size}" for axis, size in zip(axes.MESH, shape, strict=True))
+        raise UsageError(f"The mesh {sizes} wants {wanted} device(s) and there are {len(devices)}: change config.mesh.")
+    return Mesh(_arranged(shape, devices[:wanted]), axes.MESH, axis_types=(AxisType.Auto,) * len(axes.MESH))
+
+
+def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    slices = len({device.slice_index for device in devices}) if hasattr(devices[0], "slice_index") else 1
+    if slices == 1 or devices[0].platform != "tpu":
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    data = math.gcd(shape[0], slices)
+    fsdp = slices // data
+    if shape[1] % fsdp:
         raise UsageError(
-            f"The mesh {sizes} wants {wanted} device(s) and this process group has {len(devices)}: change config.mesh."
+            f"config.mesh has data={shape[0]} and fsdp={shape[1]}, which do not split over {slices} slices: make "
+            f"data x fsdp a multiple of {slices}."
         )
-    return Mesh(np.array(devices[:wanted]).reshape(shape), axes.MESH, axis_types=(AxisType.Auto,) * len(axes.MESH))
+    within = (shape[0] // data, shape[1] // fsdp, *shape[2:])
+    return mesh_utils.create_hybrid_device_mesh(within, (data, fsdp, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -2,13 +2,15 @@
 
 Figures per chip from Google Cloud's system architecture pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e,
 tpu7x), divided by the JAX devices of a chip. Interconnect figures there are bidirectional; here they are one
-direction. The memory that a program may use is what the compiler of libtpu 0.0.51 says when it refuses a program, where
-that was seen, and the page's figure elsewhere.
+direction. The memory that a program may use is what the compiler of libtpu 0.0.51 says when it refuses a program.
 """
 
 import math
+import os
 import re
 from typing import NamedTuple
+
+import jax
 
 from vidflow.errors import UsageError
 
@@ -20,6 +22,7 @@ class Generation(NamedTuple):
 
     Attributes:
       device_kind: as JAX names it.
+      library_name: as libtpu names it.
       devices_per_chip: two where each TensorCore is a device.
       flops: dense bf16 FLOP/s.
       hbm_bytes: that a program may use.
@@ -27,9 +30,12 @@ class Generation(NamedTuple):
       ici_bandwidth: bytes/s to the other chips of the slice, one direction, all links.
       dcn_bandwidth: bytes/s to other slices; None where the page does not say.
       dimensions: of the torus.
+      wraps_from: length from which a side of the torus is closed to a ring.
+      compiler_options: with which training steps are compiled, for a plan and for a run alike.
     """
 
     device_kind: str
+    library_name: str
     devices_per_chip: int
     flops: float
     hbm_bytes: float
@@ -37,14 +43,28 @@ class Generation(NamedTuple):
     ici_bandwidth: float
     dcn_bandwidth: float | None
     dimensions: int
+    wraps_from: int
+    compiler_options: dict[str, str] = {}
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes/s over one link, one direction; a device has two links along each side of the torus."""
+        return self.ici_bandwidth / (2 * self.dimensions)
 
 
 GENERATIONS = {
-    "v4": Generation("TPU v4", 2, 137.5e12, 16 * GIB, 600e9, 134e9, None, 3),
-    "v5e": Generation("TPU v5 lite", 1, 197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9, 2),
-    "v5p": Generation("TPU v5", 1, 459e12, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 3),
-    "v6e": Generation("TPU v6 lite", 1, 918e12, 31.2 * GIB, 1638e9, 400e9, None, 2),
+    "v4": Generation("TPU v4", "v4", 1, 275e12, 30.75 * GIB, 1200e9, 268e9, None, 3, 4),
+    "v5e": Generation("TPU v5 lite", "v5e", 1, 197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9, 2, 16),
+    "v5p": Generation("TPU v5", "v5p", 1, 459e12, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 3, 4),
+    "v6e": Generation("TPU v6 lite", "v6e", 1, 918e12, 31.24 * GIB, 1638e9, 400e9, 12.5e9, 2, 16),
+    "tpu7x": Generation("TPU7x", "tpu7x", 2, 1153.5e12, 94.75 * GIB, 3690e9, 300e9, 6.25e9, 3, 4),
 }
+
+
+def compiler_options(device_kind: str) -> dict[str, str]:
+    """With which training steps are compiled for devices of that kind; none for what is not a TPU."""
+    options = {chip.device_kind: chip.compiler_options for chip in GENERATIONS.values()}
+    return options.get(device_kind, {})
 
 
 class Slice(NamedTuple):
@@ -79,3 +99,31 @@ def parse(topology: str, slices: int = 1) -> Slice:
     if slices < 1:
         raise UsageError(f"--slices={slices} is not a number of slices: use 1 or more.")
     return Slice(topology, generation, chips, slices)
+
+
+def devices(slice_: Slice) -> list[jax.Device]:
+    """Devices of that slice for the compiler alone: nothing can run on them, and no TPU is needed.
+
+    Raises:
+      UsageError: libtpu is not installed, or refuses a slice of that shape.
+    """
+    # Without a TPU beside it libtpu would ask a metadata server what machine this is, and take a lock.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    generation, _, shape = slice_.name.partition(":")
+    library_name = GENERATIONS[generation].library_name
+    options = {"num_slices": slice_.slices} if slice_.slices > 1 else {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"  # the two cores of a chip as one device, as JAX runs them
+    if math.prod(slice_.chips) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        description = topologies.get_topology_desc(f"{library_name}:{shape}", platform="tpu", **options)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        if "not installed" in reason:
+            raise UsageError("The TPU compiler is not installed: pip install 'vidflow[plan]'.") from None
+        raise UsageError(f"The TPU compiler knows no slice {slice_.name}: {reason}") from None
+    return list(description.devices)

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
 from vidflow.flow import objectives, paths, times
-from vidflow.models.dit import REMATERIALISATION, VideoTransformer
+from vidflow.models import rematerialisation
+from vidflow.models.dit import VideoTransformer
 from vidflow.models.sizes import size
 from vidflow.models.text_to_video import TextToVideo
 from vidflow.models.tokens import Grid, grid_of
@@ -23,7 +24,7 @@ from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.encoding import encode_clips
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.text import byte_tokens
-from vidflow.training import loop, run_folder, weights
+from vidflow.training import hosts, loop, run_folder, weights
 from vidflow.typing import RowKeys
 
 
@@ -52,7 +53,7 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
     folder = Path(data.path) if data.source == "cache" else workdir / "latents"
     if data.source != "cache":
-        encode_clips(data, config.seed, autoencoder, folder)
+        hosts.on_first(encode_clips, data, config.seed, autoencoder, folder)
     latents = LatentsSource(folder)
     if latents.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
@@ -88,9 +89,7 @@ def prompts_of(config: ConfigDict) -> Prompts:
 def make_model(config: ConfigDict) -> TextToVideo:
     """The module that `config.model` and `config.text` describe."""
     model = config.model
-    if model.remat not in ("none", *REMATERIALISATION):
-        known = ", ".join(["none", *REMATERIALISATION])
-        raise UsageError(f"Unknown config.model.remat '{model.remat}': use one of {known}.")
+    rematerialisation.policy(model.remat)  # refuses an unknown word before anything is traced
     return TextToVideo(
         text=prompts_of(config).module,
         backbone=VideoTransformer(
@@ -98,8 +97,9 @@ def make_model(config: ConfigDict) -> TextToVideo:
             patch=tuple(model.patch),
             positions=tuple(model.positions),
             remat=model.remat,
+            saved=tuple(model.get("saved", ())),  # absent, like the strategy, from the configs of older runs
             kernel=model.kernel,
-            strategy=model.get("strategy"),  # absent from the configs of older runs
+            strategy=model.get("strategy"),
             dtype=jnp.dtype(model.dtype),
         ),
     )
@@ -158,25 +158,31 @@ def check_grid(config: ConfigDict, latent_shape: tuple[int, ...]) -> Grid:
 def obtain_autoencoder(config: ConfigDict, workdir: Path) -> frozen_autoencoder.FrozenAutoencoder:
     """The run's own copy of its autoencoder, made on the first call, so that a moved run still samples."""
     own = workdir / frozen_autoencoder.NAME
-    if not (own / "autoencoder.json").exists():
-        if config.autoencoder.run:
-            trained = Path(config.autoencoder.run) / frozen_autoencoder.NAME
-            frozen_autoencoder.load(trained)  # refuse a bad one before copying it
-        else:
-            trained = _train_autoencoder(config.autoencoder.train, workdir / "autoencoder_run")
-        own.mkdir(parents=True, exist_ok=True)
-        for name in ("weights.safetensors", "autoencoder.json"):  # the card last: it vouches for the weights
-            shutil.copyfile(trained / name, own / (name + ".tmp"))
-            (own / (name + ".tmp")).replace(own / name)
+    if config.autoencoder.run:
+        trained = Path(config.autoencoder.run) / frozen_autoencoder.NAME
+    else:
+        trained = workdir / "autoencoder_run" / frozen_autoencoder.NAME
+        if not (own / "autoencoder.json").exists():  # the same on every process: it comes after all have trained
+            _train_autoencoder(config.autoencoder.train, trained.parent)
+    hosts.on_first(_copy_autoencoder, trained, own)
     return frozen_autoencoder.load(own)
 
 
-def _train_autoencoder(config: ConfigDict, workdir: Path) -> Path:
+def _copy_autoencoder(trained: Path, own: Path) -> None:
+    if (own / "autoencoder.json").exists():
+        return
+    frozen_autoencoder.load(trained)  # refuse a bad one before copying it
+    own.mkdir(parents=True, exist_ok=True)
+    for name in ("weights.safetensors", "autoencoder.json"):  # the card last: it vouches for the weights
+        shutil.copyfile(trained / name, own / (name + ".tmp"))
+        (own / (name + ".tmp")).replace(own / name)
+
+
+def _train_autoencoder(config: ConfigDict, workdir: Path) -> None:
     logging.info("config.autoencoder.run is empty: training an autoencoder in %s", workdir)
     run_folder.prepare(workdir, config)
     task = importlib.import_module(config.task).build(config, workdir)
     loop.train(config, workdir, task)
-    return workdir / frozen_autoencoder.NAME
 
 
 class _Tokenised:

@@ -1,0 +1,85 @@
+"""The least time of a step, against links counted by hand."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from vidflow.parallel import roofline
+from vidflow.parallel.hlo import Collective
+from vidflow.parallel.topologies import parse
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Device:
+    """As much of a device as a mesh asks for."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, ...]
+    platform: str = "tpu"
+    process_index: int = 0
+
+
+def mesh_of(shape, axes, slices=1):
+    """A mesh whose devices stand in the order of their coordinates."""
+    places = [(s, place) for s in range(slices) for place in np.ndindex(*shape)]
+    devices = np.empty(len(places), object)
+    devices[:] = [Device(number, s, (*place, 0)[:3]) for number, (s, place) in enumerate(places)]
+    return Mesh(devices.reshape([size for _, size in axes]), tuple(name for name, _ in axes))
+
+
+def ici(topology, axes, operation, over, gigabytes=1.0, slices=1):
+    slice_ = parse(topology, slices)
+    collective = Collective(operation, over, gigabytes * GB, 1, None)
+    return roofline.seconds(slice_, mesh_of(slice_.chips, axes, slices), 0.0, 0.0, [collective])
+
+
+def test_compute_and_memory_are_work_over_speed():
+    slice_ = parse("v5p:2x2x1")
+    times = roofline.seconds(slice_, mesh_of((2, 2, 1), [("data", 4)]), 459e12, 2 * 2765e9, [])
+    assert times[:3] == (1.0, 2.0, 0.0) and times.bound == "hbm" and times.longest == 2.0
+
+
+@pytest.mark.parametrize(
+    ("topology", "axes", "over", "links"),
+    [
+        ("v5p:4x4x4", [("a", 4), ("b", 16)], ("a",), 2),  # one closed ring
+        ("v5p:4x4x4", [("a", 4), ("b", 16)], ("b",), 4),
+        ("v5p:4x4x4", [("a", 4), ("b", 16)], ("a", "b"), 6),
+        ("v5p:2x2x2", [("a", 8)], ("a",), 3),  # sides of two are open
+        ("v5e:4x8", [("a", 4), ("b", 8)], ("b",), 1),  # rings of v5e close at 16
+        ("v5e:16x16", [("a", 16), ("b", 16)], ("b",), 2),
+    ],
+)
+def test_a_gather_uses_the_links_along_the_sides_it_covers(topology, axes, over, links):
+    chip = parse(topology).generation
+    times = ici(topology, axes, "all-gather", over)
+    assert times.ici == pytest.approx(GB / (links * chip.link_bandwidth))
+
+
+def test_an_all_to_all_is_bound_by_the_middle_of_its_longest_side():
+    link = parse("v5p:4x4x4").generation.link_bandwidth
+    # Two devices: all bytes go over their one link.
+    assert ici("v5p:2x2x1", [("a", 2), ("b", 2)], "all-to-all", ("a",)).ici == pytest.approx(GB / link)
+    # A ring of four: each half sends 2 GB x 2/3 to the other over two links.
+    assert ici("v5p:4x4x4", [("a", 4), ("b", 16)], "all-to-all", ("a",)).ici == pytest.approx(2 * 2 / 3 * GB / 2 / link)
+
+
+def test_what_leaves_a_slice_takes_the_slow_network():
+    axes = [("data", 2), ("fsdp", 4)]
+    inside = ici("v5p:2x2x1", axes, "all-reduce", ("fsdp",), slices=2)
+    assert inside.dcn == 0.0 and inside.ici > 0
+    between = ici("v5p:2x2x1", axes, "all-reduce", ("data",), slices=2)
+    assert between.ici == 0.0 and between.dcn == pytest.approx(GB / 6.25e9) and between.bound == "dcn"
+    both = ici("v5p:2x2x1", axes, "all-gather", ("data", "fsdp"), slices=2)
+    assert both.dcn == pytest.approx(between.dcn / 7)  # a device sends its part to 7 others, 1 time to the other slice
+
+
+def test_an_unknown_network_is_unknown():
+    times = ici("v4:2x2x1", [("data", 2), ("fsdp", 4)], "all-reduce", ("data",), slices=2)
+    assert times.dcn is None and math.isfinite(times.communication)

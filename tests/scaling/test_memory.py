@@ -1,0 +1,66 @@
+"""Closed formulas of parameters and memory."""
+
+import math
+
+import jax
+import pytest
+
+from vidflow import config as configs
+from vidflow.models.sizes import size
+from vidflow.parallel import rules
+from vidflow.scaling import memory
+from vidflow.scaling.memory import Layout, Workload
+from vidflow.tasks import text_to_video
+
+GIB = 2**30
+EXPERIMENT = "experiments/moviegen/video.py"
+THIRTY = Workload(size("30b"), 29_379_336_192, rows=1, tokens=73_728, text_tokens=656, gradient_bytes=2)
+
+
+@pytest.mark.parametrize("name", ["1b", "30b"])
+def test_parameters_are_those_of_the_model(name):
+    config = configs.load(f"{EXPERIMENT}:{name}")
+    params = rules.unbox(jax.eval_shape(text_to_video.outline(config).init, jax.random.key(0)))["params"]
+    formula = memory.transformer_parameters(
+        size(name), positions=config.model.positions, text_width=size(name).width, features=64
+    )
+    assert formula == sum(leaf.size for leaf in jax.tree.leaves(params["backbone"]))
+    if name == "30b":
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == THIRTY.parameters
+        assert 29e9 <= THIRTY.parameters <= 31e9
+
+
+@pytest.mark.parametrize(
+    ("layout", "compiled"),  # GiB, from benchmarks/RESULTS.md
+    [
+        (Layout(1, 1, 8, 1, "attention", 1), 83.0),
+        (Layout(1, 1, 16, 1, "matmuls", 1), 82.1),
+        (Layout(1, 1, 32, 1, "attention", 1), 22.6),
+        (Layout(1, 1, 64, 1, "attention", 1), 12.3),
+    ],
+)
+def test_bytes_are_near_the_compilers(layout, compiled):
+    assert memory.bytes_per_device(THIRTY, layout) / GIB == pytest.approx(compiled, rel=0.06)
+
+
+def test_state_and_communication_shrink_with_devices_and_microbatches_save_memory():
+    one, two = (Layout(1, n, 8, 1, "full", 1) for n in (1, 2))
+    work = THIRTY._replace(rows=8)
+    assert memory.bytes_per_device(work, two) < memory.bytes_per_device(work, one)
+    assert memory.bytes_sent(work, two) < memory.bytes_sent(work, one)
+    parts = one._replace(microbatches=8)
+    assert memory.bytes_per_device(work, parts) < memory.bytes_per_device(work, one)
+    assert memory.bytes_sent(work, parts) > memory.bytes_sent(work, one)
+
+
+def test_saving_more_recomputes_less():
+    again = [memory.recomputed(THIRTY, remat, features=64) for remat in ("full", "attention", "matmuls")]
+    assert again[0] > again[1] > again[2] == 0
+    kept = [memory.bytes_per_device(THIRTY, Layout(1, 1, 16, 1, r, 1)) for r in ("full", "attention", "matmuls")]
+    assert kept[0] < kept[1] < kept[2]
+
+
+def test_every_remat_has_a_row():
+    from vidflow.models.rematerialisation import TABLE
+
+    assert set(memory.KEPT) == {"none", *TABLE} and math.isfinite(memory.recomputed(THIRTY, "offload", 64))

@@ -1,0 +1,107 @@
+"""Memory, communication and recomputation of a training step by closed formula: good enough to choose a mesh by.
+
+The compiler has the last word: `vidflow.plan` compiles what these formulas choose. They cover the transformer of
+`models/dit.py` under AdamW with a moving average, and count what is large: the state, the gradients, one layer's
+working set, and what every layer keeps for the backward pass.
+"""
+
+from typing import NamedTuple
+
+from vidflow.models.sizes import Size
+from vidflow.scaling import flops
+
+STATE_BYTES = 16  # of a parameter: master copy, two moments, average, float32 each
+KEY_BLOCK = 2048  # of splash attention's backward, which keeps a partial gradient of the queries for each
+
+# Widths kept for each token in each layer besides its input: (multiples of the model width, of the feed-forward's).
+KEPT = {"none": (24, 4), "matmuls": (10, 2), "attention": (1, 0), "full": (0, 0), "offload": (0, 0)}
+
+
+class Workload(NamedTuple):
+    """One step, before it is spread over devices.
+
+    Attributes:
+      size: of the model.
+      parameters: all of them.
+      rows: clips in a batch.
+      tokens, text_tokens: of a clip.
+      gradient_bytes: of one number of a gradient.
+    """
+
+    size: Size
+    parameters: int
+    rows: int
+    tokens: int
+    text_tokens: int
+    gradient_bytes: int
+
+
+class Layout(NamedTuple):
+    """How a step is spread over devices and time."""
+
+    data: int
+    fsdp: int
+    sequence: int
+    tensor: int
+    remat: str
+    microbatches: int
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {"data": self.data, "fsdp": self.fsdp, "sequence": self.sequence, "tensor": self.tensor}
+
+
+def transformer_parameters(size: Size, *, positions: tuple[int, int, int], text_width: int, features: int) -> int:
+    """Of `models.dit.VideoTransformer`.
+
+    Args:
+      positions: lengths of the three position tables.
+      text_width: of the tokens that cross-attention reads.
+      features: numbers in a patch of latents.
+    """
+    d, f = size.width, size.feed_forward
+    self_attention, cross_attention, feed_forward = 4 * d * d, 2 * d * d + 2 * text_width * d, 3 * d * f
+    layer = self_attention + cross_attention + feed_forward + 6 * d + 3 * d  # modulation table, three norms
+    time = 256 * d + d + d * d + d + 6 * (d * d + d) + 2 * (d * d + d)
+    return size.layers * layer + time + sum(positions) * d + 2 * features * d + d
+
+
+def bytes_per_device(work: Workload, layout: Layout) -> float:
+    """Of main memory that a device needs at the peak of a step."""
+    shards = layout.fsdp * layout.sequence * layout.tensor
+    d, f, layers = work.size.width, work.size.feed_forward, work.size.layers
+    rows = work.rows / (layout.data * layout.fsdp * layout.microbatches)
+    tokens = rows * work.tokens / (layout.sequence * layout.tensor)
+    state = STATE_BYTES * work.parameters / shards
+    accumulated = 4 if layout.microbatches > 1 else 0
+    gradients = (work.gradient_bytes + accumulated + 2) * work.parameters / shards  # 2: the copy that is computed with
+    widths, hidden = KEPT[layout.remat]
+    inputs = 0 if layout.remat == "offload" else 1
+    kept = 2 * layers * tokens * ((inputs + widths) * d + hidden * f)
+    gathered = 2 * 2 * (work.parameters / layers) / layout.tensor
+    partial = -(-work.tokens // KEY_BLOCK) * 2 * rows * work.tokens * d / work.size.heads  # of one head
+    working = 2 * tokens * (10 * d + 3 * f)
+    return state + gradients + kept + gathered + partial + working
+
+
+def bytes_sent(work: Workload, layout: Layout) -> float:
+    """By a device in a step: kernels gathered twice and their gradients scattered once for each microbatch, tokens and
+    heads exchanged, tokens gathered and scattered over `tensor`."""
+    shards, d = layout.fsdp * layout.sequence, work.size.width
+    kernels = 2 * work.parameters / layout.tensor * (1 - 1 / shards)
+    rows = work.rows / (layout.data * layout.fsdp)
+    tokens = 2 * rows * work.tokens * d / (layout.sequence * layout.tensor)
+    exchanged = 12 * tokens * (1 - 1 / layout.sequence) * work.size.layers
+    gathered = 18 * tokens * (layout.tensor - 1) * work.size.layers
+    state = 0 if layout.data == 1 else 2 * work.gradient_bytes * work.parameters / (shards * layout.tensor)
+    return 3 * kernels * layout.microbatches + exchanged + gathered + state
+
+
+def recomputed(work: Workload, remat: str, features: int) -> float:
+    """FLOPs of a step that are done a second time, all devices together."""
+    share = {"none": 0.0, "matmuls": 0.0, "attention": 1.0, "full": 1.0, "offload": 1.0}[remat]
+    whole = flops.transformer_forward(
+        work.size, tokens=work.tokens, text_tokens=work.text_tokens, text_width=work.size.width, features=features
+    )
+    attention = work.size.layers * 4 * work.tokens**2 * work.size.width if remat in ("attention",) else 0
+    return share * work.rows * (whole - attention)

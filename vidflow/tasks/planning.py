@@ -1,0 +1,263 @@
+"""A step compiled for devices that nobody has: what it would need and at best take."""
+
+import importlib
+import math
+import re
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from vidflow import axes
+from vidflow.errors import UsageError
+from vidflow.parallel import roofline, rules, topologies
+from vidflow.parallel.hlo import Collective, Program
+from vidflow.parallel.mesh import batch_sharding, make_mesh
+from vidflow.parallel.topologies import GIB, Slice
+from vidflow.parallel.traffic import memory_bytes
+from vidflow.tasks import frozen_autoencoder, generation, text_to_video
+from vidflow.training.program import make_program
+
+STEPS = ("train", "sample", "encode", "decode")
+
+
+class Job(NamedTuple):
+    """What is to be compiled.
+
+    Attributes:
+      function: jitted.
+      arguments: shapes, dtypes and shardings of what it takes.
+      parameters: how many numbers are learnt, or used.
+      tokens: a transformer sees in one call, all rows together; None without one.
+      model_flops: of one call, all devices together, nothing recomputed; None where no formula is kept.
+    """
+
+    function: Any
+    arguments: tuple[Any, ...]
+    parameters: int
+    tokens: int | None
+    model_flops: float | None
+
+
+class DoesNotFit(Exception):
+    """The compiler refused: `wanted` bytes of a device's memory, out of `limit`."""
+
+    def __init__(self, wanted: float, limit: float) -> None:
+        super().__init__(wanted, limit)
+        self.wanted, self.limit = wanted, limit
+
+
+class Compiled(NamedTuple):
+    """What the compiler made: bytes of a device's memory, the program, and how long it took."""
+
+    arguments: float
+    temporaries: float
+    program: Program
+    seconds: float
+
+
+def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
+    """The step of that name: `train` of any task; `sample` of a text-to-video config, 50 solver steps and guidance
+    included; `encode` and `decode` of its autoencoder, one clip for each device.
+
+    Raises:
+      UsageError: a step that the config's task does not have, or sizes that do not divide over the mesh.
+    """
+    generates = "sampling" in config
+    if step == "train":
+        return _train(config, mesh)
+    if step == "sample" and generates:
+        return _sample(config, mesh)
+    if step in ("encode", "decode"):
+        model = config.autoencoder.train.model if generates else config.model
+        return _autoencoder(config, model, step, mesh)
+    raise UsageError(f"--step={step} is not a step of {config.task}: use one of {', '.join(STEPS)}.")
+
+
+def _train(config: ConfigDict, mesh: Mesh) -> Job:
+    learner = importlib.import_module(config.task).outline(config)
+    program = make_program(config, learner, mesh)
+    return Job(
+        program.step,
+        (program.state, program.batch),
+        parameters=_count(program.state.params),
+        tokens=_tokens(config, config.batch_size),
+        model_flops=learner.flops_per_row * config.batch_size,
+    )
+
+
+def _sample(config: ConfigDict, mesh: Mesh) -> Job:
+    data, rows = config.data, config.sampling.batch
+    module = frozen_autoencoder.make_model(config.autoencoder.train.model)
+    shape = module.compression.latent_shape(data.frames, data.height, data.width)
+    prompts = text_to_video.prompts_of(config)
+    times = generation.make_schedule(config.sampling, config.sampling.steps)
+    model = text_to_video.make_model(config)
+    sample = generation.make_sampler(model, prompts.empty, shape, times, config.sampling.guidance)
+    learner = text_to_video.outline(config)
+    boxed = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)))
+    place = batch_sharding(mesh)
+    arguments = (
+        _placed(rules.unbox(boxed), rules.shardings(boxed, mesh)),
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=place), prompts.empty),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
+    )
+    passes = config.sampling.steps * (1 if config.sampling.guidance == 1.0 else 2)
+    flops = learner.flops_per_row / 3 * rows * passes
+    options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
+    tokens = _tokens(config, rows)
+    return Job(jax.jit(sample, compiler_options=options), arguments, _count(arguments[0]), tokens, flops)
+
+
+def _autoencoder(config: ConfigDict, model: ConfigDict, step: str, mesh: Mesh) -> Job:
+    module, data = frozen_autoencoder.make_model(model), config.data
+    latent = module.compression.latent_shape(data.frames, data.height, data.width)
+    one_frame = jax.ShapeDtypeStruct((1, 1, module.compression.height, module.compression.width, 3), jnp.float32)
+    params = rules.unbox(jax.eval_shape(module.init, jax.random.key(0), one_frame))
+    everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
+    rows, spread = mesh.size, NamedSharding(mesh, P(axes.MESH))
+
+    def encode(params: Any, video: jax.Array) -> jax.Array:
+        return module.apply(params, video, method="encode").mean
+
+    def decode(params: Any, latents: jax.Array) -> jax.Array:
+        return module.apply(params, latents, data.frames, method="decode")
+
+    shape = (data.frames, data.height, data.width, 3) if step == "encode" else latent
+    clips = jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=spread)
+    function = jax.jit(encode if step == "encode" else decode, out_shardings=spread)
+    return Job(function, (_placed(params, everywhere), clips), _count(params), None, None)
+
+
+def compile_job(job: Job, mesh: Mesh, limit: float) -> Compiled:
+    """Lowers and compiles for the devices of the mesh.
+
+    Raises:
+      DoesNotFit: the compiler says so; `limit` bytes is what a device has.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with jax.set_mesh(mesh), rules.in_force():
+                lowered = job.function.trace(*job.arguments).lower(lowering_platforms=("tpu",))
+                # Compiled.as_text fails on programs with asynchronous collectives (jax 0.10): read the dump.
+                compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
+        except jax.errors.JaxRuntimeError as error:
+            raise _refusal(error, limit) from None
+        texts = Path(folder).glob("*after_optimizations.txt")
+        text = max(texts, key=lambda path: path.stat().st_size).read_text()
+    memory = compiled.memory_analysis()
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Compiled(
+        float(memory.argument_size_in_bytes),
+        float(memory.temp_size_in_bytes + fresh),
+        Program(text),
+        time.monotonic() - started,
+    )
+
+
+def _refusal(error: Exception, limit: float) -> Exception:
+    """The compiler's numbers, which it gives in GiB; the error itself if it is another."""
+    if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
+        return error
+    sizes = [float(size) for size in re.findall(r"(\d+(?:\.\d+)?)G\b", str(error))]
+    return DoesNotFit(max(sizes, default=math.nan) * GIB, limit)
+
+
+def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -> dict[str, Any]:
+    """Compiles and reads back; a tree of JSON values.
+
+    Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, fits, hbm_gib
+    {arguments, temporaries, total, limit}, compile_seconds, and of a program that fits hardware_flops (all devices),
+    collectives (a row for each operation and axes: GiB that a device sends, runs, overlapped of them or None where the
+    program's text does not tell), seconds {compute, hbm, ici, dcn}, bound, mfu_bound (everything overlaps),
+    mfu_without_overlap (nothing does).
+    """
+    mesh = make_mesh(**layout, devices=topologies.devices(slice_))
+    work = job(config, step, mesh)
+    result: dict[str, Any] = {
+        "topology": slice_.name,
+        "slices": slice_.slices,
+        "devices": mesh.size,
+        "step": step,
+        "mesh": layout,
+        "remat": config.model.get("remat"),
+        "microbatches": config.microbatches,
+        "parameters": work.parameters,
+        "tokens": work.tokens,
+        "model_flops": work.model_flops,
+    }
+    limit = slice_.generation.hbm_bytes
+    try:
+        compiled = compile_job(work, mesh, limit)
+    except DoesNotFit as refused:
+        memory = {"arguments": None, "temporaries": None, "total": refused.wanted / GIB, "limit": limit / GIB}
+        return {**result, "fits": False, "hbm_gib": memory}
+    return result | _read(compiled, work, slice_, mesh)
+
+
+def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str, Any]:
+    program = compiled.program
+    flops = program.matrix_flops()
+    collectives = program.collectives(dict(mesh.shape))
+    seconds = roofline.seconds(slice_, mesh, flops, memory_bytes(program), collectives)
+    at_peak = None if work.model_flops is None else work.model_flops / (mesh.size * slice_.generation.flops)
+    return {
+        "fits": True,
+        "hbm_gib": {
+            "arguments": compiled.arguments / GIB,
+            "temporaries": compiled.temporaries / GIB,
+            "total": (compiled.arguments + compiled.temporaries) / GIB,
+            "limit": slice_.generation.hbm_bytes / GIB,
+        },
+        "hardware_flops": flops * mesh.size,
+        "collectives": _summed(collectives),
+        "seconds": seconds._asdict(),
+        "bound": seconds.bound,
+        "mfu_bound": at_peak and at_peak / seconds.longest,
+        "mfu_without_overlap": at_peak and at_peak / (max(seconds.compute, seconds.hbm) + seconds.communication),
+        "compile_seconds": compiled.seconds,
+    }
+
+
+def _summed(collectives: list[Collective]) -> list[dict[str, Any]]:
+    """A row for each operation and axes, the largest first."""
+    rows: dict[tuple[str, tuple[str, ...]], list[Collective]] = defaultdict(list)
+    for collective in collectives:
+        rows[collective.operation, collective.axes].append(collective)
+    table = [
+        {
+            "operation": operation,
+            "axes": list(axes_),
+            "gib": sum(c.bytes for c in some) / GIB,
+            "runs": sum(c.runs for c in some),
+            "overlapped": sum(c.runs for c in some if c.overlapped) or None,
+        }
+        for (operation, axes_), some in rows.items()
+    ]
+    return sorted(table, key=lambda row: -row["gib"])
+
+
+def _tokens(config: ConfigDict, rows: int) -> int | None:
+    if "sampling" not in config:
+        return None
+    data = config.data
+    compression = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
+    shape = compression.latent_shape(data.frames, data.height, data.width)
+    return rows * text_to_video.check_grid(config, shape).tokens
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,91 @@
+"""The compiled part of a run: one jitted step and the state it works on. A run executes it; a plan only compiles it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict
+
+from vidflow.parallel import rules, topologies
+from vidflow.parallel.mesh import batch_sharding, check_batch
+from vidflow.training import state as states
+from vidflow.training.optimizer import make_optimizer, matrices_as
+from vidflow.training.step import Objective, make_step
+
+
+class Learner(NamedTuple):
+    """What is learnt, known from the config alone: enough to compile a step.
+
+    Attributes:
+      init: key -> parameters, annotated with logical axis names.
+      objective: (params, row keys, batch) -> (loss, metrics).
+      row: shape and dtype of every array of one example, a tree.
+      flops_per_row: model FLOPs of one example, forward and backward.
+    """
+
+    init: Callable[[jax.Array], Any]
+    objective: Objective
+    row: dict[str, Any]
+    flops_per_row: float
+
+
+class Program(NamedTuple):
+    """Attributes:
+    optimizer: of the run.
+    step: (state, batch) -> (state, metrics), jitted, the state donated.
+    state, batch: shapes, dtypes and shardings of its arguments.
+    """
+
+    optimizer: optax.GradientTransformation
+    step: Any
+    state: states.State
+    batch: dict[str, Any]
+
+
+def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
+    """The step of this config on this mesh; to be traced within the mesh and `rules.in_force()`.
+
+    Raises:
+      UsageError: a batch that does not divide over the mesh, or an unknown optimizer or dtype of gradients.
+    """
+    check_batch(mesh, config.batch_size, config.microbatches)
+    # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
+    boxed = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)))
+    names = rules.axis_names(boxed)
+    optimizer = make_optimizer(config.optimizer, config.steps, names)
+    step = make_step(
+        learner.objective,
+        optimizer,
+        seed=config.seed,
+        ema_decay=config.ema_decay,
+        microbatches=config.microbatches,
+        view=matrices_as(config.gradient_dtype, names),
+    )
+    on_host = config.get("host_memory", ())
+    state = states.abstract(learner.init, optimizer, mesh, on_host)
+    if on_host:
+        step = _through_device_memory(step, jax.tree.map(lambda leaf: leaf.sharding, state))
+    place = batch_sharding(mesh)
+    row = {**learner.row, "row": jax.ShapeDtypeStruct((), "int32")}
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype, sharding=place), row)
+    options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
+    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    return Program(optimizer, jitted, state, batch)
+
+
+def _through_device_memory(step: Callable[..., Any], places: states.State) -> Callable[..., Any]:
+    """A step on a state that rests in host memory in part: that part is fetched, used, and put back."""
+
+    def move(state: states.State, kind: str) -> states.State:
+        def one(leaf: jax.Array, place: NamedSharding) -> jax.Array:
+            return jax.device_put(leaf, place.with_memory_kind(kind)) if place.memory_kind == "pinned_host" else leaf
+
+        return jax.tree.map(one, state, places)
+
+    def moved(state: states.State, batch: dict[str, Any]) -> Any:
+        state, metrics = step(move(state, "device"), batch)
+        return move(state, "pinned_host"), metrics
+
+    return moved
