@@ -36,13 +36,26 @@ def mesh_of(shape, axes, slices=1):
 def ici(topology, axes, operation, over, gigabytes=1.0, slices=1):
     slice_ = parse(topology, slices)
     collective = Collective(operation, over, gigabytes * GB, 1, None)
-    return roofline.seconds(slice_, mesh_of(slice_.chips, axes, slices), 0.0, 0.0, [collective])
+    return roofline.bounds(slice_, mesh_of(slice_.chips, axes, slices), 0.0, 0.0, [collective]).seconds
 
 
 def test_compute_and_memory_are_work_over_speed():
     slice_ = parse("v5p:2x2x1")
-    times = roofline.seconds(slice_, mesh_of((2, 2, 1), [("data", 4)]), 459e12, 2 * 2765e9, [])
-    assert times[:3] == (1.0, 2.0, 0.0) and times.bound == "hbm" and times.longest == 2.0
+    bounds = roofline.bounds(slice_, mesh_of((2, 2, 1), [("data", 4)]), 459e12, 2 * 2765e9, [])
+    assert bounds.seconds == (1.0, 2.0, 0.0, 0.0) and bounds.bound == "hbm" and bounds.longest == 2.0
+
+
+def test_compute_hides_kernels_but_not_the_exchange_of_heads():
+    slice_, mesh = parse("v5p:2x2x1"), mesh_of((2, 2, 1), [("sequence", 2), ("tensor", 2)])
+
+    def exposed(compute, *collectives):
+        return roofline.bounds(slice_, mesh, compute * 459e12, 0.0, collectives).exposed
+
+    kernels = Collective("all-gather", ("sequence",), 100 * GB, 1, None, 3)
+    heads = Collective("all-to-all", ("sequence",), 50 * GB, 1, None, 4)
+    tokens = Collective("all-gather", ("tensor",), 50 * GB, 1, None, 3)
+    assert exposed(1.5, kernels) == 0 and exposed(0.6, kernels) == pytest.approx(0.4)
+    assert exposed(1.5, kernels, heads) == exposed(1.5, kernels, tokens) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +88,11 @@ def test_what_leaves_a_slice_takes_the_slow_network():
     inside = ici("v5p:2x2x1", axes, "all-reduce", ("fsdp",), slices=2)
     assert inside.dcn == 0.0 and inside.ici > 0
     between = ici("v5p:2x2x1", axes, "all-reduce", ("data",), slices=2)
-    assert between.ici == 0.0 and between.dcn == pytest.approx(GB / 6.25e9) and between.bound == "dcn"
+    assert between.ici == 0.0 and between.dcn == pytest.approx(GB / 6.25e9)
     both = ici("v5p:2x2x1", axes, "all-gather", ("data", "fsdp"), slices=2)
     assert both.dcn == pytest.approx(between.dcn / 7)  # a device sends its part to 7 others, 1 time to the other slice
 
 
 def test_an_unknown_network_is_unknown():
     times = ici("v4:2x2x1", [("data", 2), ("fsdp", 4)], "all-reduce", ("data",), slices=2)
-    assert times.dcn is None and math.isfinite(times.communication)
+    assert times.dcn is None and math.isfinite(times.ici)

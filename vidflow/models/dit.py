@@ -16,6 +16,7 @@ from vidflow.models.sizes import Size
 from vidflow.models.tokens import grid_of, patchify, unpatchify
 from vidflow.typing import Latents
 
+
 @flax.struct.dataclass
 class Output:
     """What a velocity network returns.

@@ -14,9 +14,10 @@ class Size(NamedTuple):
     feed_forward: int
 
 
-# wan-14b has the width, depth and heads of Wan 2.1 14B; its feed-forward of three matrices has as many parameters as
-# Wan's of two, which is 13824 wide. 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
+# 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
 # ratios of 30b between the two sizes that Movie Gen names in its scaling study without publishing their shapes.
+# wan-14b has the depth, width and heads of Wan 2.1 14B; its feed-forward of three matrices has as many parameters as
+# Wan's of two, which is 13824 wide.
 SIZES = {
     "smoke": Size(2, 64, 8, 128),
     "demo": Size(6, 128, 4, 384),

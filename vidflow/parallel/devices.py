@@ -1,22 +1,17 @@
-"""What a device can do at most: the one table of peaks."""
+"""What the devices of this process can do at most."""
 
 import jax
 
-# Dense bf16 FLOP/s of one JAX device, by `device_kind`. TPU figures: Google Cloud's system architecture pages, per
-# chip. GPU figures: NVIDIA's data sheets, without sparsity.
-PEAK_BF16_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
+from vidflow.parallel.topologies import GENERATIONS
+
+# Dense bf16 FLOP/s, without sparsity, by `device_kind`: NVIDIA's data sheets.
+GPUS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }
+PEAK_BF16_FLOPS = GPUS | {generation.device_kind: generation.flops for generation in GENERATIONS.values()}
 
 
 def peak_flops(devices: int) -> float | None:

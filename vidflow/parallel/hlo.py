@@ -59,6 +59,7 @@ class Collective(NamedTuple):
       bytes: that one device sends in a call of the program, all runs together.
       runs: how often it runs in a call.
       overlapped: whether compute runs beside it; None where the text does not show it.
+      dimensions: of the largest array that it moves.
     """
 
     operation: str
@@ -66,6 +67,7 @@ class Collective(NamedTuple):
     bytes: float
     runs: int
     overlapped: bool | None
+    dimensions: int = 2
 
 
 class Program:
@@ -171,8 +173,10 @@ class Program:
                 chain = _chain(instruction)
                 overlapped = chain or name in begun_apart or instruction.operation.endswith("-start")
                 if sent:
+                    axes, shown = _axes(groups, mesh_shape), True if overlapped else None
+                    dimensions = max(len(array.shape) for array in instruction.results)
                     found[chain or instruction.name] = Collective(
-                        operation, _axes(groups, mesh_shape), sent, self.runs[name], True if overlapped else None
+                        operation, axes, sent, self.runs[name], shown, dimensions
                     )
         return list(found.values())
 
@@ -199,10 +203,28 @@ class Program:
         if instruction.operation == "dot":
             contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.text)[1]
             depth = math.prod(left[int(axis)] for axis in contracted.split(",") if axis)
-        else:  # every element of the kernel but its output features is multiplied into an output element
-            kernel = re.search(r"dim_labels=\w+_(\w+)->", instruction.text)[1]
-            depth = math.prod(right) // right[kernel.index("o")]
-        return 2.0 * instruction.results[0].size * depth
+            return 2.0 * instruction.results[0].size * depth
+        return _convolution_flops(instruction, left, right)
+
+
+def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
+    """Of those places of the window that meet an element of the input. On TPUs products are convolutions too, and the
+    batch of a batched one a dimension whose window meets a single element everywhere."""
+    inputs, kernel, output = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text).groups()
+    result = instruction.results[0].shape
+    window = dict(re.findall(r"(\w+)=([\dx_-]+)", (re.search(r"window=\{(.*?)\}", instruction.text) or ("", ""))[1]))
+    places = 1
+    for place, spatial in enumerate(sorted(set(kernel) - {"i", "o"})):
+        read = {name: text.split("x")[place] for name, text in window.items()}
+        size, stride, left_dilation, right_dilation = (
+            int(read.get(name, 1)) for name in ("size", "stride", "lhs_dilate", "rhs_dilate")
+        )
+        low = int(read.get("pad", "0_0").split("_")[0])
+        steps = np.arange(result[output.index(spatial)])[:, None] * stride + np.arange(size) * right_dilation - low
+        reach = (left[inputs.index(spatial)] - 1) * left_dilation
+        places *= int(((steps >= 0) & (steps <= reach) & (steps % left_dilation == 0)).sum())
+    features = right[kernel.index("i")] * right[kernel.index("o")]
+    return 2.0 * result[output.index("b")] * features * places
 
 
 def _chain(instruction: Instruction) -> tuple[str, ...] | None:

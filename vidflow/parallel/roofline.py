@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from vidflow.axes import TENSOR
 from vidflow.parallel.hlo import Collective
 from vidflow.parallel.topologies import Slice
 
@@ -25,21 +26,39 @@ class Seconds(NamedTuple):
     ici: float
     dcn: float | None
 
+
+class Bounds(NamedTuple):
+    """What follows from the work of a program.
+
+    Attributes:
+      seconds: of each resource.
+      exchange: the part of the communication that waits for activations and is waited for: heads for tokens, keys,
+        tokens over `tensor`. The rest gathers kernels and sums gradients, which compute of other layers can hide.
+    """
+
+    seconds: Seconds
+    exchange: float
+
     @property
     def bound(self) -> str:
         """The resource that takes longest."""
-        return max(self._fields, key=lambda name: getattr(self, name) or 0.0)
+        return max(Seconds._fields, key=lambda name: getattr(self.seconds, name) or 0.0)
 
     @property
     def longest(self) -> float:
-        return getattr(self, self.bound)
+        return getattr(self.seconds, self.bound)
 
     @property
     def communication(self) -> float:
-        return self.ici + (self.dcn or 0.0)
+        return self.seconds.ici + (self.seconds.dcn or 0.0)
+
+    @property
+    def exposed(self) -> float:
+        """Communication that compute cannot hide."""
+        return self.exchange + max(self.communication - self.exchange - self.seconds.compute, 0.0)
 
 
-def seconds(slice_: Slice, mesh: Mesh, flops: float, hbm_bytes: float, collectives: Sequence[Collective]) -> Seconds:
+def bounds(slice_: Slice, mesh: Mesh, flops: float, hbm_bytes: float, collectives: Sequence[Collective]) -> Bounds:
     """The bounds of a program.
 
     Args:
@@ -49,14 +68,18 @@ def seconds(slice_: Slice, mesh: Mesh, flops: float, hbm_bytes: float, collectiv
       collectives: of one call.
     """
     chip = slice_.generation
-    ici = dcn = 0.0
+    ici = dcn = exchange = 0.0
     for collective in collectives:
         group = _group(mesh, collective.axes)
         far = _far_share(group, collective.operation)
-        ici += (1 - far) * _ici_seconds(slice_, group, collective)
-        if far:
-            dcn = math.nan if chip.dcn_bandwidth is None else dcn + far * collective.bytes / chip.dcn_bandwidth
-    return Seconds(flops / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici, None if math.isnan(dcn) else dcn)
+        near_seconds = (1 - far) * _ici_seconds(slice_, group, collective)
+        far_seconds = far * collective.bytes / (chip.dcn_bandwidth or math.nan) if far else 0.0
+        ici, dcn = ici + near_seconds, dcn + far_seconds
+        # Heads stand apart in what attention exchanges, so it has four dimensions; kernels have two, or three stacked.
+        if collective.dimensions >= 4 or TENSOR in collective.axes:
+            exchange += near_seconds + (0.0 if math.isnan(far_seconds) else far_seconds)
+    times = Seconds(flops / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici, None if math.isnan(dcn) else dcn)
+    return Bounds(times, exchange)
 
 
 def _group(mesh: Mesh, axes: Sequence[str]) -> list[tuple[int, ...]]:

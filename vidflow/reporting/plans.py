@@ -31,7 +31,8 @@ def _one(plan: dict[str, Any]) -> list[str]:
     seconds = plan["seconds"]
     times = ", ".join(f"{name} {_seconds(value)}" for name, value in seconds.items())
     lines.append(f"  seconds at least  {times}")
-    lines.append(f"  bound by          {plan['bound']}")
+    share = plan["exposed_seconds"] / seconds["compute"]
+    lines.append(f"  bound by          {plan['bound']}; compute cannot hide {share:.1%} of its own time of communication")
     if plan["mfu_bound"]:
         lines.append(
             f"  MFU at most       {plan['mfu_bound']:.1%} if everything overlaps, {plan['mfu_without_overlap']:.1%} if "

@@ -14,7 +14,8 @@ from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
 from vidflow.tasks import frozen_autoencoder
-from vidflow.training.loop import Learner, Task
+from vidflow.training.loop import Task
+from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
 
 STATISTICS_CLIPS = 256

@@ -178,8 +178,8 @@ def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -
     Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, fits, hbm_gib
     {arguments, temporaries, total, limit}, compile_seconds, and of a program that fits hardware_flops (all devices),
     collectives (a row for each operation and axes: GiB that a device sends, runs, overlapped of them or None where the
-    program's text does not tell), seconds {compute, hbm, ici, dcn}, bound, mfu_bound (everything overlaps),
-    mfu_without_overlap (nothing does).
+    program's text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds (communication that compute cannot
+    hide), bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does).
     """
     mesh = make_mesh(**layout, devices=topologies.devices(slice_))
     work = job(config, step, mesh)
@@ -208,7 +208,8 @@ def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str,
     program = compiled.program
     flops = program.matrix_flops()
     collectives = program.collectives(dict(mesh.shape))
-    seconds = roofline.seconds(slice_, mesh, flops, memory_bytes(program), collectives)
+    bounds = roofline.bounds(slice_, mesh, flops, memory_bytes(program), collectives)
+    seconds = bounds.seconds
     at_peak = None if work.model_flops is None else work.model_flops / (mesh.size * slice_.generation.flops)
     return {
         "fits": True,
@@ -221,9 +222,10 @@ def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str,
         "hardware_flops": flops * mesh.size,
         "collectives": _summed(collectives),
         "seconds": seconds._asdict(),
-        "bound": seconds.bound,
-        "mfu_bound": at_peak and at_peak / seconds.longest,
-        "mfu_without_overlap": at_peak and at_peak / (max(seconds.compute, seconds.hbm) + seconds.communication),
+        "exposed_seconds": bounds.exposed,
+        "bound": bounds.bound,
+        "mfu_bound": at_peak and at_peak / bounds.longest,
+        "mfu_without_overlap": at_peak and at_peak / (max(seconds.compute, seconds.hbm) + bounds.communication),
         "compile_seconds": compiled.seconds,
     }
 

@@ -25,10 +25,11 @@ from vidflow.tasks.encoding import encode_clips
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.text import byte_tokens
 from vidflow.training import hosts, loop, run_folder, weights
+from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
 
 
-def outline(config: ConfigDict) -> loop.Learner:
+def outline(config: ConfigDict) -> Learner:
     """What the config alone says of the task: latents have the compression of `config.autoencoder.train`.
 
     Raises:
@@ -64,7 +65,7 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     return loop.Task(_learner(config, latents.latent_shape), _Tokenised(latents, config.text.length), finish)
 
 
-def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> loop.Learner:
+def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Learner:
     grid, prompts = check_grid(config, latent_shape), prompts_of(config)
     model = make_model(config)
     row = {
@@ -78,7 +79,7 @@ def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> loo
         return model.init(key, jnp.zeros((1, *smallest)), jnp.zeros((1,)), without_prompt(prompts, 1))
 
     training = (1 + flops.BACKWARD) * _forward_flops(config, prompts, grid, latent_shape[-1])
-    return loop.Learner(init, make_objective(model, config), row, float(training))
+    return Learner(init, make_objective(model, config), row, float(training))
 
 
 def prompts_of(config: ConfigDict) -> Prompts:

@@ -73,7 +73,7 @@ def shardings(init: Callable[[jax.Array], Any], optimizer: optax.GradientTransfo
 
 
 def put_on_host(places: State, names: Sequence[str]) -> State:
-    """The same places, but in the memory of the devices' hosts for the parts of the state so named: `ema`, or a field of
+    """The same places, but in the memory of the hosts for the parts of the state so named: `ema`, or a field of
     the optimizer's state such as the moments `mu` and `nu`.
 
     Raises:

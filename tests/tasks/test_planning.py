@@ -1,0 +1,180 @@
+"""Plans by the real TPU compiler, without a TPU. It is part of the test requirements (libtpu)."""
+
+import json
+
+import pytest
+
+from vidflow import config as configs
+from vidflow import plan as verb
+from vidflow.errors import UsageError
+from vidflow.parallel import topologies
+from vidflow.parallel.topologies import parse
+from vidflow.tasks import planning, searching
+
+EXPERIMENT = "experiments/moviegen/video.py"
+ALONE = {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    topologies.devices(parse("v5e:2x2"))  # fails where libtpu is missing
+
+
+def tiny(**changes):
+    """Movie Gen's model in small: 1,024 tokens, heads of 128, as splash wants them."""
+    config = configs.load(f"{EXPERIMENT}:1b,256px")
+    values = {"model.size": "base", "data.frames": 32, "batch_size": 1, **changes}
+    return configs.override(config, [(key, str(value)) for key, value in values.items()])
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """One step on four chips."""
+    return searching.plan(tiny(), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
+
+
+def test_a_plan_says_what_the_issue_of_a_pod_is(planned):
+    assert planned["fits"] and planned["devices"] == 4 and planned["tokens"] == 1024
+    memory = planned["hbm_gib"]
+    assert memory["total"] == memory["arguments"] + memory["temporaries"] <= memory["limit"]
+    state = 16 * planned["parameters"] / 4 / 2**30
+    assert memory["arguments"] == pytest.approx(state, rel=0.05)
+    assert set(planned["seconds"]) == {"compute", "hbm", "ici", "dcn"} and planned["bound"] in planned["seconds"]
+    assert 0 < planned["mfu_without_overlap"] < planned["mfu_bound"] < 1
+    assert all(row["axes"] == ["sequence"] for row in planned["collectives"])
+    json.dumps(planned)
+
+
+def test_gathers_are_those_of_the_kernels(planned):
+    """Two a layer, in bf16, forward and again for the backward pass; heads and tokens change places by all-to-all."""
+    gib = {row["operation"]: row["gib"] for row in planned["collectives"]}
+    kernels = 2 * planned["parameters"] * 2 * 3 / 4 / 2**30
+    assert gib["all-gather"] == pytest.approx(kernels, rel=0.1)
+    layers, tokens, width = 12, 1024, 768
+    exchanged = 12 * layers * tokens / 4 * width * 2 * 3 / 4 / 2**30
+    assert gib["all-to-all"] == pytest.approx(exchanged, rel=0.05)
+
+
+def test_splash_counts_what_plain_attention_does(planned):
+    """XLA sees the products of its own attention; of splash, which it does not see inside, they are counted by hand."""
+    plain = searching.plan(tiny(**{"model.kernel": "xla"}), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
+    assert planned["hardware_flops"] == pytest.approx(plain["hardware_flops"], rel=0.05)
+
+
+def test_saving_matmuls_recomputes_less_and_needs_more_memory(planned):
+    saved = searching.plan(tiny(**{"model.remat": "matmuls"}), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
+    assert saved["hardware_flops"] < planned["hardware_flops"]
+    assert saved["hbm_gib"]["temporaries"] > planned["hbm_gib"]["temporaries"]
+
+
+@pytest.mark.slow
+def test_layers_add_up():
+    """A loop over layers counts as often as it runs."""
+    flops = {}
+    for size in ("base", "1b"):
+        config = tiny(**{"model.size": size})
+        flops[size] = searching.plan(config, "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
+    ratio = {size: plan["hardware_flops"] / plan["model_flops"] for size, plan in flops.items()}
+    assert ratio["base"] == pytest.approx(ratio["1b"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["sample", "encode", "decode"])
+def test_the_other_steps(step):
+    config = tiny(**{"data.frames": 8, "data.height": 64, "data.width": 64, "sampling.steps": 4})
+    mesh = ALONE | ({"sequence": 4} if step == "sample" else {"data": 4})
+    plan = searching.plan(config, step, parse("v5e:2x2"), mesh)
+    assert plan["fits"] and plan["hardware_flops"] > 0
+
+
+@pytest.mark.slow
+def test_two_slices_exchange_over_the_network():
+    plan = searching.plan(tiny(batch_size=4), "train", parse("v5p:2x2x1", 2), ALONE | {"data": 2, "fsdp": 4})
+    assert plan["devices"] == 8 and plan["seconds"]["dcn"] > 0
+
+
+def test_a_step_that_does_not_fit_says_by_how_much_and_what_would(tmp_path, capsys):
+    command = [f"--config={EXPERIMENT}:30b,256px-images", "--topology=v5e:2x2", "--config.batch_size=4"]
+    with pytest.raises(SystemExit) as exit_:
+        verb.main([*command, f"--json={tmp_path}/plan.json"])
+    assert exit_.value.code == 1
+    said = capsys.readouterr().out
+    assert "no:" in said and "too many" in said and "--topology=v5e:" in said
+    assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sequence=3", r"has 3 devices.*has 4"),
+        ("sequences=4", r"'sequences=4' is not an axis \(data, fsdp, sequence, tensor\)"),
+        ("tensor", r"'tensor' is not an axis"),
+        ("tensor=0", r"'tensor=0' is not an axis"),
+    ],
+)
+def test_a_wrong_mesh_is_an_error(text, message):
+    with pytest.raises(UsageError, match=message):
+        searching.parse_mesh(text, parse("v5e:2x2"))
+
+
+def test_sizes_that_do_not_divide_are_an_error():
+    with pytest.raises(UsageError, match="config.mesh"):
+        searching.plan(tiny(), "train", parse("v5e:2x2"), ALONE | {"data": 4})
+    with pytest.raises(UsageError, match="batch 1 in 3 parts"):
+        searching.choose_mesh(tiny(microbatches=3), "train", parse("v5e:2x2"))
+
+
+def test_a_step_that_the_task_lacks_is_an_error():
+    config = configs.load("experiments/moviegen/autoencoder.py:smoke")
+    with pytest.raises(UsageError, match="--step=sample is not a step of vidflow.tasks.autoencoder"):
+        planning.job(config, "sample", planning.make_mesh())
+
+
+def test_a_slice_that_cannot_be_is_an_error():
+    with pytest.raises(UsageError, match="knows no slice v5p:3x5x7"):
+        topologies.devices(parse("v5p:3x5x7"))
+
+
+# What benchmarks/RESULTS.md says. Each compiles within two minutes on two quiet cores.
+
+TARGETS = {
+    "8 v5p": ("v5p:2x2x2", 8, {}, 84.0),
+    "16 v5p": ("v5p:2x2x4", 16, {"model.remat": "matmuls"}, 95.7),
+    "32 v6e": ("v6e:4x8", 32, {}, 23.0),
+    "64 v5e": ("v5e:8x8", 64, {}, 13.0),
+    "32 v5e": ("v5e:4x8", 32, {"model.remat": "full", "host_memory": "ema,mu"}, 15.75),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_thirty_billion_parameters_and_73728_tokens_fit(name):
+    topology, sequence, changes, most = TARGETS[name]
+    values = {"batch_size": 1, **changes}
+    config = configs.override(configs.load(f"{EXPERIMENT}:30b,768px"), [(k, str(v)) for k, v in values.items()])
+    plan = searching.plan(config, "train", parse(topology), ALONE | {"sequence": sequence})
+    assert plan["fits"] and plan["hbm_gib"]["total"] <= most and plan["tokens"] == 73_728
+    if name == "16 v5p":
+        assert plan["hardware_flops"] <= 1.15 * plan["model_flops"]
+
+
+@pytest.mark.slow
+def test_wan_sends_less_than_its_peer():
+    values = {"batch_size": "1", "model.size": "wan-14b", "model.remat": "matmuls", "data.frames": "168"}
+    values |= {"data.height": "720", "data.width": "1280"}
+    config = configs.override(configs.load(f"{EXPERIMENT}:30b,768px"), list(values.items()))
+    plan = searching.plan(config, "train", parse("v5p:2x2x4"), ALONE | {"sequence": 16})
+    assert plan["tokens"] == 75_600 and plan["hardware_flops"] <= 1.15 * plan["model_flops"]
+    assert sum(row["gib"] for row in plan["collectives"]) <= 110
+
+
+@pytest.mark.parametrize("name", ["8 v5p"])
+@pytest.mark.slow
+def test_no_array_has_a_number_for_every_pair_of_tokens(name):
+    topology, sequence, changes, _ = TARGETS[name]
+    config = configs.override(configs.load(f"{EXPERIMENT}:30b,768px"), [("batch_size", "1")])
+    slice_ = parse(topology)
+    mesh = planning.make_mesh(sequence=sequence, devices=topologies.devices(slice_))
+    compiled = planning.compile_job(planning.job(config, "train", mesh), mesh, slice_.generation.hbm_bytes)
+    largest = max(array.size for instruction, _ in compiled.program.instructions() for array in instruction.results)
+    assert largest < 73_728**2
