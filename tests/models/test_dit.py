@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vidflow.errors import UsageError
-from vidflow.models.conditioning import Conditioning
 from vidflow.models import rematerialisation
+from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.positions import FactorisedPositions
 from vidflow.models.sizes import SIZES, Size, size

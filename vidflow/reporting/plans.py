@@ -32,7 +32,7 @@ def _one(plan: dict[str, Any]) -> list[str]:
     times = ", ".join(f"{name} {_seconds(value)}" for name, value in seconds.items())
     lines.append(f"  seconds at least  {times}")
     share = plan["exposed_seconds"] / seconds["compute"]
-    lines.append(f"  bound by          {plan['bound']}; compute cannot hide {share:.1%} of its own time of communication")
+    lines.append(f"  bound by          {plan['bound']}; communication that compute cannot hide: {share:.1%} of compute")
     if plan["mfu_bound"]:
         lines.append(
             f"  MFU at most       {plan['mfu_bound']:.1%} if everything overlaps, {plan['mfu_without_overlap']:.1%} if "

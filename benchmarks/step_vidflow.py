@@ -1,0 +1,123 @@
+"""One case of benchmarks/train_step.py: a training step of vidflow's VideoTransformer."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import timing
+from ml_collections import ConfigDict
+from train_step import CHANNELS, FEATURES, PATCH, TEXT_TOKENS
+
+from vidflow.flow import objectives, paths, times
+from vidflow.models import sizes
+from vidflow.models.conditioning import Conditioning
+from vidflow.models.dit import VideoTransformer
+from vidflow.parallel import rules
+from vidflow.parallel.mesh import make_mesh
+from vidflow.scaling import flops
+from vidflow.training import state as states
+from vidflow.training.optimizer import make_optimizer, matrices_as
+from vidflow.training.step import Objective, make_step
+
+OPTIMIZER = ConfigDict(
+    {"name": "adamw", "learning_rate": 1e-4, "warmup": 10, "decay": "constant"}
+    | {"weight_decay": 0.1, "clip": 1.0, "b1": 0.9, "b2": 0.95}
+)
+EMA_DECAY = 0.9999
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """The row's own part."""
+    size, device, mesh = sizes.size(case["size"]), jax.devices()[0], make_mesh()
+    dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+    model = VideoTransformer(size, PATCH, tuple(case["grid"]), remat=case["remat"], kernel=case["kernel"], dtype=dtype)
+    init = make_init(model)
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    names = rules.axis_names(boxed)
+    optimizer = make_optimizer(OPTIMIZER, 10**6, names)
+    state = states.initialise(init, optimizer, jax.random.key(0), mesh)
+    batch = make_batch(case, size.width, dtype)
+    with jax.set_mesh(mesh), rules.in_force():
+        step = make_step(
+            make_objective(model),
+            optimizer,
+            seed=0,
+            ema_decay=EMA_DECAY,
+            view=matrices_as(case["gradient_dtype"], names),
+        )
+        start = time.perf_counter()
+        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        compile_seconds = time.perf_counter() - start
+    metrics: dict[str, jax.Array] = {}
+
+    def run(calls: int) -> None:
+        nonlocal state, metrics
+        for _ in range(calls):
+            state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    result = timing.repeat(run, case["seconds"])
+    loss = float(metrics["loss"])
+    return {
+        "device": device.device_kind,
+        "dtype": jnp.dtype(dtype).name,
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "compile_seconds": compile_seconds,
+        "loss": loss if math.isfinite(loss) else None,
+        **result,
+        **timing.rates(training_flops(case), result["ms"], device.device_kind),
+        **timing.jax_memory(compiled),
+    }
+
+
+def training_flops(case: dict[str, Any]) -> int:
+    """Model FLOPs of a step, by the closed formula."""
+    size = sizes.size(case["size"])
+    forward = flops.transformer_forward(
+        size, tokens=case["tokens"], text_tokens=TEXT_TOKENS, text_width=size.width, features=FEATURES
+    )
+    return (1 + flops.BACKWARD) * forward * case["batch"]
+
+
+def make_init(model: VideoTransformer) -> Any:
+    """key -> annotated parameters, noise added so that none is zero. Made from the smallest video there is."""
+
+    def init(key: jax.Array) -> Any:
+        text = Conditioning(jnp.zeros((1, 1, model.size.width)), jnp.ones((1, 1), jnp.int32))
+        boxed = model.init(key, jnp.zeros((1, *PATCH, CHANNELS)), jnp.zeros(1), text)
+        leaves, tree = jax.tree.flatten(boxed)
+        keys = jax.random.split(key, len(leaves))
+        noisy = [x + 0.02 * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
+        return tree.unflatten(noisy)
+
+    return init
+
+
+def make_objective(model: VideoTransformer) -> Objective:
+    """Flow matching given text, as in `vidflow.tasks.text_to_video` but for the text's encoder and its dropout."""
+
+    def objective(params: Any, keys: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        text = Conditioning(batch["text"], jnp.ones(batch["text"].shape[:2], jnp.int32))
+
+        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
+            return model.apply(params, x, t, text).prediction
+
+        loss, _ = objectives.flow_matching(
+            velocity, keys, batch["latents"], path=paths.linear(), times=times.logit_normal()
+        )
+        return loss.mean(), {}
+
+    return objective
+
+
+def make_batch(case: dict[str, Any], width: int, dtype: Any) -> dict[str, jax.Array]:
+    """Random latents and text, on the device."""
+    latents, text = jax.random.split(jax.random.key(1))
+    sides = [side * step for side, step in zip(case["grid"], PATCH, strict=True)]
+    return {
+        "latents": jax.random.normal(latents, (case["batch"], *sides, CHANNELS)),
+        "text": jax.random.normal(text, (case["batch"], TEXT_TOKENS, width), dtype),
+        "row": jnp.arange(case["batch"]),
+    }
