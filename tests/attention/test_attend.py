@@ -97,6 +97,20 @@ def test_a_kernel_refuses_what_it_cannot_do_and_names_one_that_can():
         attend(*inputs(), kernel="splash", strategy="ring")
 
 
+def test_cudnn_traces_forward_and_backward_in_half_precision_only():
+    """It has no CPU to run on: only that JAX takes the shapes and masks."""
+    half = [x.astype(jnp.bfloat16) for x in (jnp.zeros((2, 64, 4, 32)), *[jnp.zeros((2, 128, 4, 32))] * 2)]
+    segments = jnp.ones((2, 64), jnp.int32), jnp.ones((2, 128), jnp.int32)
+    for mask in (None, Mask(*segments, relation="all"), Mask(*segments, relation="real")):
+        traced = jax.make_jaxpr(jax.grad(lambda q, mask=mask: attend(q, *half[1:], mask, kernel="cudnn").sum()))
+        try:
+            traced(half[0])
+        except RuntimeError as error:
+            assert "cuDNN" in str(error)  # JAX asks for its version once everything else is right
+    with pytest.raises(UsageError, match="'cudnn' does not compute in float32"):
+        attend(*inputs(), kernel="cudnn")
+
+
 def test_relations_are_their_definitions():
     orders = jnp.array([1, 1, 2, 2, 3, 3, 0]) + jnp.where(jnp.arange(7) < 6, ORDERS, 0)
     segment = jnp.stack([orders, orders.at[4:6].add(ORDERS)])
@@ -104,6 +118,7 @@ def test_relations_are_their_definitions():
     for relation, sees in (
         ("same", lambda a, b: a == b),
         ("earlier", lambda a, b: a // ORDERS == b // ORDERS and b <= a),
+        ("real", lambda a, b: a != 0),
         ("all", lambda a, b: a != 0),
     ):
         out = attend(q, k, v, Mask(segment, segment, relation))

@@ -16,9 +16,9 @@ from vidflow.axes import BATCH, SEQUENCE, TENSOR
 from vidflow.errors import UsageError
 
 KERNELS = {
-    "xla": Kernel(xla.attend, ("same", "earlier", "all"), True, xla.forward, xla.backward),
-    "splash": Kernel(splash.attend, ("same", "all")),
-    "cudnn": Kernel(cudnn.attend, ("all",)),
+    "xla": Kernel(xla.attend, ("same", "earlier", "real", "all"), True, xla.forward, xla.backward),
+    "splash": Kernel(splash.attend, ("same", "real", "all")),
+    "cudnn": Kernel(cudnn.attend, ("real", "all")),
 }
 # How tokens are shared between devices: heads exchanged between neighbours or not, then keys between their rows.
 STRATEGIES = {

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import flax.struct
 from jaxtyping import Array, Bool, Int
 
-Relation = Literal["same", "earlier", "all"]
+Relation = Literal["same", "earlier", "real", "all"]
 ORDERS = 2**16  # of the relation "earlier": a segment is pack * ORDERS + order, pack from 1
 
 
@@ -17,7 +17,8 @@ class Mask:
       same: keys of the query's own segment. One video per row is the case of one segment; several packed into a
         row have segments 1, 2, ... A caption carries the segment of its video.
       earlier: keys of the query's pack whose order is not later: causal over frames or scenes (see `ORDERS`).
-      all: every real key. Callers promise that padding stands at the end, so that lengths say everything.
+      real: every real key.
+      all: the same, and callers promise that padding stands at the end, so that lengths say everything.
 
     Attributes:
       q_segment: [B, N] integers.

@@ -88,7 +88,10 @@ class Attention(nn.Module):
             q = linear(x, "query", *inwards, spread=True)
             k, v = linears(context, ("key", "value"), *inwards)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in (q, k, v))
-        mask, label = Mask(segment, context_segment), "self_attention" if context is None else "cross_attention"
+        # A row is one video: every real token sees every other. Padding of the video stands at its end; that of a text
+        # may stand between the tokens of its encoders.
+        mask = Mask(segment, context_segment, relation="all" if context is None else "real")
+        label = "self_attention" if context is None else "cross_attention"
         h = attend(q, k, v, mask, kernel=self.kernel, strategy=self.strategy, label=label).reshape(x.shape)
         return linear(h, "out", width, ("heads", "embed"), self.dtype, self.out_init, spread=True)
 

@@ -72,7 +72,7 @@ class Layer(nn.Module):
         h = nn.RMSNorm(dtype=self.dtype, name="attention_norm")(x)
         q, k, v = linears(h, ("query", "key", "value"), width, ("embed", "heads"), self.dtype)
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
-        h = attend(q, k, v, Mask(segment, segment)).reshape(x.shape)
+        h = attend(q, k, v, Mask(segment, segment, relation="all")).reshape(x.shape)
         x = x + linear(h, "out", width, ("heads", "embed"), self.dtype)
         h = nn.RMSNorm(dtype=self.dtype, name="mlp_norm")(x)
         h = nn.gelu(linear(h, "up", 4 * width, ("embed", "mlp"), self.dtype))

@@ -59,7 +59,7 @@ def _heads_at_once(q: tuple[int, ...], key_blocks: int) -> int:
 def _segments(q: Array, k: Array, mask: Mask | None) -> tuple[Array, Array]:
     if mask is None:
         return jnp.ones(q.shape[:2], jnp.int32), jnp.ones(k.shape[:2], jnp.int32)
-    if mask.relation == "all":
+    if mask.relation in ("real", "all"):
         return jnp.ones_like(mask.q_segment), (mask.kv_segment != 0).astype(jnp.int32)
     return mask.q_segment, mask.kv_segment
 
