@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.batch_size = 2
         config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16, "level": 0, "captions": "short"})
         config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2})
-        config.model.update({"widths": (16, 16, 16, 16), "blocks": 1, "groups": 4, "dtype": "float32"})
+        config.model.update({"widths": (8, 8, 8, 8), "blocks": 0, "attention": False, "groups": 0})
+        config.model.dtype = "float32"
         config.checkpoint.every = 5
     return config

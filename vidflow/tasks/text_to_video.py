@@ -47,8 +47,14 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     empty) into `workdir/autoencoder` and, unless `config.data.source` is "cache", latents into `workdir/latents`.
 
     Raises:
-      UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long.
+      UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long,
+        or text encoders, whose embeddings no cache holds.
     """
+    if config.text.get("encoders") is not None:
+        raise UsageError(
+            "config.text.encoders names text encoders whose embeddings no cache holds: such a config can be planned "
+            "(vidflow plan); to train, take a config whose text is bytes, as experiments/moviegen/video.py:smoke."
+        )
     autoencoder = obtain_autoencoder(config, workdir)
     data = config.data
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
