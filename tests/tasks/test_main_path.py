@@ -190,3 +190,15 @@ def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
     assert scores["autoencoder/psnr"]["n"] > 10 and not any(name.startswith("bounce") for name in scores)
     rows = json.loads((run / "samples" / "index.json").read_text())
     assert len(rows) == min(scores["autoencoder/psnr"]["n"], 16) and {row["prompt"] for row in rows} == set(captions)
+
+
+@pytest.mark.slow
+def test_a_state_that_rests_in_host_memory_trains_and_resumes_to_the_same_bits(tmp_path):
+    losses = {}
+    for names in ("()", "ema,mu"):
+        run = tmp_path / names
+        for steps in (5, 8):
+            command = [f"--config={AUTOENCODER}", f"--workdir={run}", f"--config.steps={steps}"]
+            train.main([*command, f"--config.host_memory={names}"])
+        losses[names] = [line["loss"] for line in read_metrics(run)]
+    assert losses["ema,mu"] == losses["()"] and len(losses["()"]) == 8
