@@ -2,14 +2,60 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
+from vidflow.errors import UsageError
 
-def start() -> None:
-    """Sets up logging and keeps compiled programs on disk, so that the second run of a program starts at once."""
+CLUSTER = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def start(distributed: bool = False) -> None:
+    """Sets up logging, keeps compiled programs on disk, so that the second run of a program starts at once, and joins
+    the other processes of a distributed run.
+
+    Raises:
+      UsageError: a distributed run whose other processes are not known.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("jax", "absl", "orbax", "grain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vidflow" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    if not any(Path("/dev").glob("accel*")) and not any(Path("/dev").glob("vfio/*")):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu may be here to compile; no TPU is, so nobody answers
+    if distributed:
+        _join()
+
+
+def _join() -> None:
+    """Joins the cluster that `CLUSTER` describes or, without it, the one that JAX finds: a TPU pod, GKE, Slurm, MPI."""
+    given = [name for name in CLUSTER if os.environ.get(name)]
+    missing = [name for name in CLUSTER if name not in given]
+    if given and missing:
+        raise UsageError(f"{given[0]} is set and {missing[0]} is not: set {', '.join(CLUSTER)} on every host, or none.")
+    address, count, index = (os.environ.get(name, "") for name in CLUSTER)
+    if given and not re.fullmatch(r".+:\d+", address):
+        raise UsageError(f"JAX_COORDINATOR_ADDRESS is '{address}': write HOST:PORT, a free port of process 0's host.")
+    if given and not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+        raise UsageError(
+            f"JAX_PROCESS_ID is '{index}' and JAX_NUM_PROCESSES '{count}': number the processes from 0 to one less "
+            "than there are."
+        )
+
+    import jax
+
+    if given:
+        jax.distributed.initialize(address, int(count), int(index), cluster_detection_method="deactivate")
+    else:
+        try:
+            jax.distributed.initialize()
+        except ValueError:
+            raise UsageError(f"JAX finds no cluster for --distributed here: set {', '.join(CLUSTER)}.") from None
+    if jax.default_backend() == "cpu":
+        # There each process has its own keys to the cache and only the first writes: it would be a compilation ahead of
+        # the others, and Gloo gives up on them after 30 seconds.
+        jax.config.update("jax_enable_compilation_cache", False)
+    if jax.process_index() > 0:
+        logging.getLogger().setLevel(logging.WARNING)  # one voice is enough

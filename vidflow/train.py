@@ -5,6 +5,10 @@
   vidflow train --config=experiments/bounce/text_to_video.py --workdir=runs/mine \\
       --config.data.source=folder --config.data.path=my_videos --config.steps=5000
 
+On several hosts, give the same command with --distributed on each, and --workdir on storage that all of them share.
+TPU pods, GKE and Slurm tell JAX who belongs together. Elsewhere set JAX_COORDINATOR_ADDRESS (host and free port of
+process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, and let config.mesh cover the devices of all.
+
 Any leaf of the config can be set with --config.NAME=VALUE; an unknown name is refused with the nearest known one.
 The run folder then holds config.json, provenance.json, metrics.jsonl (one line a step), TensorBoard events,
 checkpoints, and at the end the averaged weights.
@@ -13,12 +17,14 @@ checkpoints, and at the end the averaged weights.
 from collections.abc import Sequence
 
 from vidflow import cli
+from vidflow.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__, "train")
     cli.add_config_flags(parser)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder; made if absent, resumed if not")
+    parser.add_argument("--distributed", action="store_true", help="train together with other hosts, see above")
     args, assignments = cli.parse_with_overrides(parser, argv)
 
     import importlib
@@ -27,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow import config as configs
     from vidflow.startup import start
 
+    if "://" in args.workdir:
+        raise UsageError(f"--workdir={args.workdir} is not a folder: mount the bucket (gcsfuse does) and name its folder.")
     config = configs.override(configs.load(args.config), assignments)
-    start()
+    start(args.distributed)
     from vidflow.training import run_folder
 
     workdir = Path(args.workdir)

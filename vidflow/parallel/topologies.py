@@ -15,6 +15,16 @@ import jax
 from vidflow.errors import UsageError
 
 GIB = 2**30
+# The environment of libtpu as a compiler only.
+ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 
 
 class Generation(NamedTuple):
@@ -107,9 +117,9 @@ def devices(slice_: Slice) -> list[jax.Device]:
     Raises:
       UsageError: libtpu is not installed, or refuses a slice of that shape.
     """
-    # Without a TPU beside it libtpu would ask a metadata server what machine this is, and take a lock.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # Without a TPU beside it libtpu would ask a metadata server what machine this is, complain, and take a lock.
+    for name, value in ALONE.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     generation, _, shape = slice_.name.partition(":")

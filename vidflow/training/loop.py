@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,29 +13,13 @@ from vidflow.data import pipeline
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.devices import peak_flops
-from vidflow.parallel.mesh import batch_sharding, check_batch, make_mesh
-from vidflow.training import run_folder
+from vidflow.parallel.mesh import batch_sharding, make_mesh
+from vidflow.training import hosts, run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
-from vidflow.training.optimizer import make_optimizer, matrices_as
-from vidflow.training.step import Objective, make_step
+from vidflow.training.program import Learner, make_program
+from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
-
-
-class Learner(NamedTuple):
-    """What is learnt, known from the config alone: enough to compile a step.
-
-    Attributes:
-      init: key -> parameters, annotated with logical axis names.
-      objective: (params, row keys, batch) -> (loss, metrics).
-      row: shape and dtype of every array of one example.
-      flops_per_row: model FLOPs of one example, forward and backward.
-    """
-
-    init: Callable[[jax.Array], Any]
-    objective: Objective
-    row: dict[str, jax.ShapeDtypeStruct]
-    flops_per_row: float
 
 
 class Task(NamedTuple):
@@ -45,7 +28,8 @@ class Task(NamedTuple):
     Attributes:
       learner: the step's part.
       source: examples by index.
-      finish: called with the averaged parameters once the run is complete; writes what others will use.
+      finish: called with the averaged parameters once the run is complete, on the first process alone; writes what
+        others will use.
     """
 
     learner: Learner
@@ -60,24 +44,23 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
       UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, a loss that is not finite.
     """
     mesh = make_mesh(**config.mesh)
-    check_batch(mesh, config.batch_size, config.microbatches)
-    # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
-    boxed = jax.eval_shape(task.learner.init, jax.eval_shape(lambda: jax.random.key(0)))
-    optimizer = make_optimizer(config.optimizer, config.steps, rules.axis_names(boxed))
+    hosts.check(mesh)
+    program = make_program(config, task.learner, mesh)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     if checkpoints.latest() is None:
-        state = states.initialise(task.learner.init, optimizer, jax.random.key(config.seed), mesh)
+        key, on_host = jax.random.key(config.seed), config.get("host_memory", ())
+        state = states.initialise(task.learner.init, program.optimizer, key, mesh, on_host)
     else:
-        state = checkpoints.restore(states.abstract(task.learner.init, optimizer, mesh))
+        state = checkpoints.restore(program.state)
     if int(state.step) > config.steps:
         raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
-    view = matrices_as(config.gradient_dtype, rules.axis_names(boxed))
     if int(state.step) < config.steps:
         with jax.set_mesh(mesh), rules.in_force():
-            state = _run_steps(config, workdir, task, mesh, optimizer, view, checkpoints, state)
+            state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state)
     checkpoints.close()
-    task.finish(jax.device_get(state.ema))
-    run_folder.mark_finished(workdir, config.steps)
+    averaged = hosts.gather(state.ema)
+    hosts.on_first(task.finish, averaged)
+    hosts.on_first(run_folder.mark_finished, workdir, config.steps)
 
 
 def _run_steps(
@@ -85,8 +68,7 @@ def _run_steps(
     workdir: Path,
     task: Task,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
-    view: Callable[[Any], Any],
+    step: Callable[[states.State, dict[str, Any]], tuple[states.State, Metrics]],
     checkpoints: Checkpoints,
     state: states.State,
 ) -> states.State:
@@ -100,17 +82,6 @@ def _run_steps(
        saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
     """
     start = int(state.step)
-    step = jax.jit(
-        make_step(
-            task.learner.objective,
-            optimizer,
-            seed=config.seed,
-            ema_decay=config.ema_decay,
-            microbatches=config.microbatches,
-            view=view,
-        ),
-        donate_argnums=0,
-    )
     dataset = pipeline.rows(task.source, seed=config.seed)
     batches = pipeline.batches(
         dataset, batch_size=config.batch_size, start=start, sharding=batch_sharding(mesh), threads=config.data.threads

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidflow.parallel import rules, topologies
@@ -70,8 +71,13 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
     place = batch_sharding(mesh)
     row = {**learner.row, "row": jax.ShapeDtypeStruct((), "int32")}
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype, sharding=place), row)
-    options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
-    jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        # The state stays where it was, or the next step would compile again; metrics are whole on every device.
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, P())),
+        compiler_options=topologies.compiler_options(mesh.devices.flat[0].device_kind),
+    )
     return Program(optimizer, jitted, state, batch)
 
 

@@ -21,6 +21,7 @@ import vidflow
 from vidflow import config as configs
 from vidflow import files
 from vidflow.errors import UsageError
+from vidflow.training import hosts
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
@@ -32,6 +33,10 @@ def prepare(folder: Path, config: ConfigDict) -> None:
       UsageError: the folder cannot be written, or holds a run of another config (naming the first difference).
         `steps` may differ, so that a finished run can be trained further.
     """
+    hosts.on_first(_prepare, folder, config)
+
+
+def _prepare(folder: Path, config: ConfigDict) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -83,6 +88,7 @@ def provenance() -> dict[str, object]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
 
@@ -96,8 +102,6 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
         return now
     starts = earlier if before == now else [*earlier, before]
     return {**now, "earlier": starts} if starts else now
-
-
 
 
 def _commit() -> str:

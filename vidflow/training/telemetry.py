@@ -1,11 +1,13 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard events, a progress bar.
 
-Metrics stay on the device until `flush`, so logging never makes a step wait for the one before it.
+Metrics stay on the device until `flush`, so logging never makes a step wait for the one before it. Every process
+fetches them and stops at a loss that is not finite; only the first writes and shows them.
 """
 
 import json
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from vidflow import files
 from vidflow.errors import UsageError
+from vidflow.training import hosts
 
 
 class Telemetry:
@@ -30,9 +33,12 @@ class Telemetry:
         `rows` is the global batch size, `flops` the model FLOPs of one step, `peak` the peak FLOP/s of all devices
         together or None where it is not known.
         """
-        self._file = _truncate(folder / "metrics.jsonl", start)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name)
+        writes = hosts.is_first()
+        self._file = _truncate(folder / "metrics.jsonl", start) if writes else open(os.devnull, "a")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start, write_to_disk=writes)
+        self._bar = tqdm(
+            total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name, disable=not writes
+        )
         self._every, self._rows, self._flops, self._peak = every, rows, flops, peak
         self._waiting: list[tuple[int, Any]] = []
         self._last: dict[str, float | None] = {}  # the last line written

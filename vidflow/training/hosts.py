@@ -1,0 +1,66 @@
+"""The processes of a run, one on each host: what the first one does alone while the others wait.
+
+All of them compute. The first also writes the run folder, which lies on storage that all of them read.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from vidflow.errors import UsageError
+
+SENTENCE = 2000  # bytes of an error that the other processes are told
+
+
+def is_first() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def on_first(action: Callable[..., None], *arguments: Any) -> None:
+    """Calls `action` on the first process alone; the others return when it is done.
+
+    Raises:
+      UsageError: what `action` raised on the first process, on all of them.
+    """
+    if jax.process_count() == 1:
+        action(*arguments)
+        return
+    problem = ""
+    if is_first():
+        try:
+            action(*arguments)
+        except UsageError as error:
+            problem = str(error)
+    told = multihost_utils.broadcast_one_to_all(
+        np.frombuffer(problem.encode()[:SENTENCE].ljust(SENTENCE), np.uint8)
+    )
+    problem = told.tobytes().decode(errors="ignore").rstrip()
+    if problem:
+        raise UsageError(problem)
+
+
+def gather(tree: Any) -> Any:
+    """The arrays of a tree, spread over all processes, whole and as NumPy on the first; None on the others."""
+
+    def whole(leaf: jax.Array) -> np.ndarray | None:
+        leaf = jax.device_put(leaf, leaf.sharding.with_memory_kind("device"))  # from a host's memory nothing is sent
+        value = multihost_utils.process_allgather(leaf, tiled=True)
+        return value if is_first() else None
+
+    return jax.tree.map(whole, tree)
+
+
+def check(mesh: Mesh) -> None:
+    """Raises UsageError unless every process holds a device of the mesh."""
+    busy = len({device.process_index for device in mesh.devices.flat})
+    if busy < jax.process_count():
+        sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+        raise UsageError(
+            f"The mesh {sizes} lies on {busy} of the {jax.process_count()} processes: set config.mesh (and "
+            f"config.autoencoder.train.mesh, if the run trains its own) so that all {jax.device_count()} devices work."
+        )
