@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.startup import start
 
     if "://" in args.workdir:
-        raise UsageError(f"--workdir={args.workdir} is not a folder: mount the bucket (gcsfuse does) and name its folder.")
+        raise UsageError(f"--workdir={args.workdir} is not a folder: mount the bucket with gcsfuse and name that.")
     config = configs.override(configs.load(args.config), assignments)
     start(args.distributed)
     from vidflow.training import run_folder

@@ -105,18 +105,19 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this package is imported from; "unknown" outside one."""
+    """The commit of the checkout that this package is imported from; outside one, what the launch scripts set."""
     here = Path(__file__).parent
+    elsewhere = os.environ.get("VIDFLOW_COMMIT", "unknown")
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         tracked = subprocess.run(
             ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
         )
         if tracked.returncode:
-            return "unknown"  # installed inside somebody else's checkout
-        return subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or "unknown"
+            return elsewhere  # installed, perhaps inside somebody else's checkout
+        return subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or elsewhere
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
+        return elsewhere
 
 
 def _check_same(old: ConfigDict, new: ConfigDict, folder: Path) -> None:
