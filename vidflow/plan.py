@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     os.environ["JAX_PLATFORMS"] = "cpu"  # this machine's own accelerator, if any, stays untouched
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled for others cannot be read back here
     from vidflow import config as configs
     from vidflow.startup import start
 

@@ -97,6 +97,8 @@ def test_a_collective_spread_over_fusions_counts_once_and_is_overlapped():
 
 def test_splash_has_two_products_forward_and_five_backward():
     assert Program(SPLASH).matrix_flops() == (2 + 5) * 2 * 2 * 256 * 512 * 128
+    batched = SPLASH.replace("[2,", "[3,2,").replace("{2,1,0}", "{3,2,1,0}")
+    assert Program(batched).matrix_flops() == 3 * Program(SPLASH).matrix_flops()
 
 
 def test_memory_traffic_counts_slices_and_updates_not_their_stacks():

@@ -9,6 +9,7 @@ from vidflow import plan as verb
 from vidflow.errors import UsageError
 from vidflow.parallel import topologies
 from vidflow.parallel.topologies import parse
+from vidflow.reporting import plans
 from vidflow.tasks import planning, searching
 
 EXPERIMENT = "experiments/moviegen/video.py"
@@ -43,6 +44,30 @@ def test_a_plan_says_what_the_issue_of_a_pod_is(planned):
     assert 0 < planned["mfu_without_overlap"] < planned["mfu_bound"] < 1
     assert all(row["axes"] == ["sequence"] for row in planned["collectives"])
     json.dumps(planned)
+
+
+def test_a_plan_reads_as_a_page(planned):
+    text = plans.as_text(planned)
+    assert text.startswith("train step on v5e:2x2, 4 devices: sequence=4, remat=attention\n")
+    for line in ("fits              yes: ", "bound by          ", "GiB  all-to-all over sequence, ", "compiled in "):
+        assert line in text
+
+
+@pytest.mark.slow
+def test_a_search_compiles_the_best_and_finds_the_smallest_slice():
+    found = searching.search(tiny(batch_size=4), "train", parse("v5e:2x2"), None)
+    assert 1 <= len(found["tried"]) <= searching.TRIES and found["fits"]
+    assert found["mfu_without_overlap"] == max(tried["mfu_without_overlap"] for tried in found["tried"])
+    assert found["smallest"]["fits"] and found["smallest"]["devices"] <= 4
+    assert "smallest slice:" in plans.as_text(found)
+    with pytest.raises(UsageError, match="drop --mesh"):
+        searching.search(tiny(), "train", parse("v5e:2x2"), ALONE)
+
+
+def test_the_same_plan_compiles_twice(planned):
+    """A cache of compiled programs would leave nothing to read."""
+    again = searching.plan(tiny(), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
+    assert again["collectives"] == planned["collectives"]
 
 
 def test_gathers_are_those_of_the_kernels(planned):

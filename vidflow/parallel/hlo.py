@@ -241,8 +241,8 @@ def _kernel_flops(instruction: Instruction) -> float:
         return 0.0
     constraints = re.search(r"operand_layout_constraints=\{(.*?)\}, \w+=", instruction.text)[1]
     arrays = [tuple(map(int, sides.split(","))) for sides in re.findall(r"(?:bf16|f32)\[([\d,]+)\]", constraints)]
-    (heads, queries, head), (_, keys, _) = arrays[:2]
-    return 2.0 * {"fwd": 2, "dkv": 5}[kind[1]] * heads * queries * keys * head
+    (*rows_and_heads, queries, head), (*_, keys, _) = arrays[:2]
+    return 2.0 * {"fwd": 2, "dkv": 5}[kind[1]] * math.prod(rows_and_heads) * queries * keys * head
 
 
 def _instruction(name: str, rest: str) -> Instruction:
