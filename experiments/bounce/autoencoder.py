@@ -56,7 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
     config.checkpoint = ConfigDict({"every": 300, "keep": 2})
-    config.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
+    config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
 
     if arg.reference:
         config.steps = 3000

@@ -63,7 +63,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": rate, "warmup": 1000, "decay": decay})
     config.optimizer.update({"weight_decay": 0.0, "clip": 1.0, "b1": 0.9, "b2": 0.95})
     config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
-    config.mesh = ConfigDict({"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
+    config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
     config.sampling = ConfigDict(
         {"steps": 50, "schedule": "linear_quadratic", "reference": 250, "guidance": 7.5, "batch": 1}
     )

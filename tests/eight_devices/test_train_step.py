@@ -16,24 +16,25 @@ STEPS = 20
 MESHES = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (1, 2, 2, 2), (2, 1, 2, 2)]
 
 
-def losses(mesh_shape, microbatches=1, **model):
+def losses(mesh_shape, microbatches=1, table=rules.DEFAULT, **model):
     """Of 20 steps of the smoke experiment on random latents, by the very step of a run."""
     config = configs.load(EXPERIMENT)
     config.model.update(model)
     config.microbatches = microbatches
     learner, mesh = text_to_video.outline(config), make_mesh(*mesh_shape)
-    program = make_program(config, learner, mesh)
-    state = states.initialise(learner.init, program.optimizer, jax.random.key(0), mesh)
     rng = np.random.default_rng(0)
     result = []
-    with jax.set_mesh(mesh), rules.in_force():
+    with rules.in_force(table):
+        program = make_program(config, learner, mesh)
+        state = states.initialise(learner.init, program.optimizer, jax.random.key(0), mesh)
         for number in range(STEPS):
             batch = {
                 "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),
                 "text": rng.integers(1, 200, size=(8, *learner.row["text"].shape)).astype(np.int32),
                 "row": np.arange(8) + 8 * number,
             }
-            state, metrics = program.step(state, jax.device_put(batch, batch_sharding(mesh)))
+            with jax.set_mesh(mesh):
+                state, metrics = program.step(state, jax.device_put(batch, batch_sharding(mesh)))
             result.append(float(metrics["loss"]))
     # Elsewhere than it was, the state would make the second step compile again.
     jax.tree.map(lambda leaf, before: _assert_same_place(leaf, before), state, program.state)
@@ -56,6 +57,15 @@ def test_losses_are_those_of_one_device(shape, alone):
 
 def test_microbatches_on_a_mesh_change_nothing(alone):
     np.testing.assert_allclose(losses((1, 2, 2, 2), microbatches=2)[0], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("table", ["fsdp", pytest.param("replicated", marks=pytest.mark.slow)])
+def test_every_table_of_rules_trains_alike(table, alone):
+    got, state = losses((1, 2, 2, 2), table=table)
+    np.testing.assert_allclose(got, alone, rtol=0, atol=1e-5)
+    kernel = state.params["params"]["backbone"]["blocks"]["feed_forward"]["up"]["kernel"]
+    parts = {"fsdp": 4, "replicated": 2}[table]  # over fsdp and tensor, over tensor alone
+    assert kernel.addressable_shards[0].data.size * parts == kernel.size
 
 
 @pytest.mark.slow

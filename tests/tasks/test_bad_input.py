@@ -62,8 +62,15 @@ def test_a_run_cannot_be_shortened(capsys, tmp_path, smoke_run):
 
 
 def test_meshes(capsys, tmp_path, smoke_run):
-    ready = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", f"--workdir={tmp_path / 'run'}"]
-    assert "wants 2 device(s)" in refusal(capsys, train.main, *ready, "--config.mesh.fsdp=2")
+    def refused(*settings):
+        run = tmp_path / "-".join(settings)
+        ready = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", f"--workdir={run}"]
+        return refusal(capsys, train.main, *ready, *(f"--config.{setting}" for setting in settings))
+
+    for sizes in (["fsdp=2"], ["data=2"], ["data=0"], ["data=-2"], ["data=-1", "fsdp=-1"]):
+        said = refused(*(f"mesh.{size}" for size in sizes))
+        assert "does not cover the 1 device(s)" in said and "make the product of its axes 1" in said, sizes
+    assert "use one of everywhere, fsdp, replicated" in refused("rules=some")
 
 
 def test_folders_of_videos(capsys, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from vidflow import config as configs
 from vidflow import plan as verb
 from vidflow.errors import UsageError
-from vidflow.parallel import topologies
+from vidflow.parallel import rules, topologies
 from vidflow.parallel.topologies import parse
 from vidflow.reporting import plans
 from vidflow.tasks import planning, searching
@@ -200,6 +200,7 @@ def test_no_array_has_a_number_for_every_pair_of_tokens(name):
     config = configs.override(configs.load(f"{EXPERIMENT}:30b,768px"), [("batch_size", "1")])
     slice_ = parse(topology)
     mesh = planning.make_mesh(sequence=sequence, devices=topologies.devices(slice_))
-    compiled = planning.compile_job(planning.job(config, "train", mesh), mesh, slice_.generation.hbm_bytes)
+    with rules.in_force():
+        compiled = planning.compile_job(planning.job(config, "train", mesh), mesh, slice_.generation.hbm_bytes)
     largest = max(array.size for instruction, _ in compiled.program.instructions() for array in instruction.results)
     assert largest < 73_728**2

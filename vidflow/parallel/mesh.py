@@ -38,6 +38,25 @@ def make_mesh(
     return Mesh(_arranged(shape, devices[:wanted]), axes.MESH, axis_types=(AxisType.Auto,) * len(axes.MESH))
 
 
+def whole_mesh(sizes: dict[str, int]) -> Mesh:
+    """The mesh of `config.mesh` over all devices of all processes; an axis of -1 takes what the others leave.
+
+    Raises:
+      UsageError: sizes whose product is not the number of devices.
+    """
+    number, free = jax.device_count(), [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    left = number // fixed if free and fixed > 0 else 1
+    known = all(size > 0 for axis, size in sizes.items() if axis not in free)
+    if not known or len(free) > 1 or fixed * left != number:
+        said = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+        raise UsageError(
+            f"config.mesh ({said}) does not cover the {number} device(s) of this run: make the product of its axes "
+            f"{number}, or one of them -1, which takes what the others leave."
+        )
+    return make_mesh(**{axis: left if size == -1 else size for axis, size in sizes.items()})
+
+
 def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
     slices = len({device.slice_index for device in devices}) if hasattr(devices[0], "slice_index") else 1
     if slices == 1 or devices[0].platform != "tpu":

@@ -8,20 +8,31 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-# Parameters first, activations last. Every name a module uses must stand here: an unknown one is an error.
-RULES = (
-    ("layers", None),
-    ("embed", ("fsdp", "sequence")),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
-    ("modulation", "tensor"),
-    ("features", None),
-    ("latent", None),
-    ("position", None),
-    ("vocab", None),
-    ("batch", ("data", "fsdp")),
-    ("tokens", ("sequence", "tensor")),
-)
+from vidflow.errors import UsageError
+
+
+def _table(embed: str | tuple[str, ...] | None) -> tuple[tuple[str, Any], ...]:
+    """Parameters first, activations last. Every name a module uses must stand here: an unknown one is an error."""
+    return (
+        ("layers", None),
+        ("embed", embed),
+        ("heads", "tensor"),
+        ("mlp", "tensor"),
+        ("modulation", "tensor"),
+        ("features", None),
+        ("latent", None),
+        ("position", None),
+        ("vocab", None),
+        ("batch", ("data", "fsdp")),
+        ("tokens", ("sequence", "tensor")),
+    )
+
+
+# By the name that `config.rules` gives: the devices over which a parameter, its moments and its average lie in parts.
+# "everywhere" needs least memory; "fsdp" gathers and scatters less where a clip has several devices; "replicated" is
+# for small models, whose parameters each device keeps whole.
+TABLES = {"everywhere": _table(("fsdp", "sequence")), "fsdp": _table("fsdp"), "replicated": _table(None)}
+DEFAULT = "everywhere"
 
 
 def axis_names(boxed: Any) -> Any:
@@ -32,12 +43,13 @@ def axis_names(boxed: Any) -> Any:
 def shardings(boxed: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of an annotated (real or abstract) tree; same structure as `unbox(boxed)`.
 
-    Leaves outside a box, such as an optimizer's counters, are replicated.
+    Leaves outside a box, such as an optimizer's counters, are replicated. The table is that in force, or the default.
 
     Raises:
-      ValueError: an annotation with a name that `RULES` lacks; left alone it would be silently unsharded.
+      ValueError: an annotation with a name that the table lacks; left alone it would be silently unsharded.
     """
-    known = {name for name, _ in RULES}
+    rules = tuple(nn.get_logical_axis_rules()) or TABLES[DEFAULT]
+    known = {name for name, _ in rules}
 
     def sharding(node: Any) -> Any:
         if not is_box(node):
@@ -45,7 +57,7 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         for name in filter(None, node.names):
             if name not in known:
                 raise ValueError(f"The logical axis '{name}' has no rule; known: {sorted(known)}.")
-        place = nn.logical_to_mesh_sharding(node.get_partition_spec(), mesh, RULES)
+        place = nn.logical_to_mesh_sharding(node.get_partition_spec(), mesh, rules)
         return jax.tree.map(lambda _: place, node.value)  # an optimizer may have masked the leaf away
 
     return jax.tree.map(sharding, boxed, is_leaf=is_box)
@@ -61,6 +73,12 @@ def unbox(boxed: Any) -> Any:
     return jax.tree.map(lambda n: n.unbox(apply_constraint=False) if is_box(n) else n, boxed, is_leaf=is_box)
 
 
-def in_force() -> AbstractContextManager[None]:
-    """While entered (before the first trace), activations' logical constraints follow `RULES`."""
-    return nn.logical_axis_rules(RULES)
+def in_force(table: str = DEFAULT) -> AbstractContextManager[None]:
+    """While entered (before the first trace), parameters and activations follow that table.
+
+    Raises:
+      UsageError: a name that `TABLES` lacks.
+    """
+    if table not in TABLES:
+        raise UsageError(f"Unknown config.rules '{table}': use one of {', '.join(TABLES)}.")
+    return nn.logical_axis_rules(TABLES[table])

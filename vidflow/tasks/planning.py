@@ -138,7 +138,7 @@ def _autoencoder(config: ConfigDict, model: ConfigDict, step: str, mesh: Mesh) -
 
 
 def compile_job(job: Job, mesh: Mesh, limit: float) -> Compiled:
-    """Lowers and compiles for the devices of the mesh.
+    """Lowers and compiles for the devices of the mesh; within `rules.in_force`, like `job`.
 
     Raises:
       DoesNotFit: the compiler says so; `limit` bytes is what a device has.
@@ -146,7 +146,7 @@ def compile_job(job: Job, mesh: Mesh, limit: float) -> Compiled:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with jax.set_mesh(mesh), rules.in_force():
+            with jax.set_mesh(mesh):
                 lowered = job.function.trace(*job.arguments).lower(lowering_platforms=("tpu",))
                 # Compiled.as_text fails on programs with asynchronous collectives (jax 0.10): read the dump.
                 compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
@@ -182,6 +182,11 @@ def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -
     hide), bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does).
     """
     mesh = make_mesh(**layout, devices=topologies.devices(slice_))
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
+        return _plan(config, step, slice_, mesh, layout)
+
+
+def _plan(config: ConfigDict, step: str, slice_: Slice, mesh: Mesh, layout: dict[str, int]) -> dict[str, Any]:
     work = job(config, step, mesh)
     result: dict[str, Any] = {
         "topology": slice_.name,

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from vidflow.errors import UsageError
 
@@ -53,14 +52,3 @@ def gather(tree: Any) -> Any:
         return value if is_first() else None
 
     return jax.tree.map(whole, tree)
-
-
-def check(mesh: Mesh) -> None:
-    """Raises UsageError unless every process holds a device of the mesh."""
-    busy = len({device.process_index for device in mesh.devices.flat})
-    if busy < jax.process_count():
-        sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-        raise UsageError(
-            f"The mesh {sizes} lies on {busy} of the {jax.process_count()} processes: set config.mesh (and "
-            f"config.autoencoder.train.mesh, if the run trains its own) so that all {jax.device_count()} devices work."
-        )

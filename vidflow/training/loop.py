@@ -13,7 +13,7 @@ from vidflow.data import pipeline
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.devices import peak_flops
-from vidflow.parallel.mesh import batch_sharding, make_mesh
+from vidflow.parallel.mesh import batch_sharding, whole_mesh
 from vidflow.training import hosts, run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
@@ -43,20 +43,20 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
     Raises:
       UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, a loss that is not finite.
     """
-    mesh = make_mesh(**config.mesh)
-    hosts.check(mesh)
-    program = make_program(config, task.learner, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
-    if checkpoints.latest() is None:
-        key, on_host = jax.random.key(config.seed), config.get("host_memory", ())
-        state = states.initialise(task.learner.init, program.optimizer, key, mesh, on_host)
-    else:
-        state = checkpoints.restore(program.state)
-    if int(state.step) > config.steps:
-        raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
-    if int(state.step) < config.steps:
-        with jax.set_mesh(mesh), rules.in_force():
-            state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state)
+    mesh = whole_mesh(config.mesh.to_dict())
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
+        program = make_program(config, task.learner, mesh)
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+        if checkpoints.latest() is None:
+            key, on_host = jax.random.key(config.seed), config.get("host_memory", ())
+            state = states.initialise(task.learner.init, program.optimizer, key, mesh, on_host)
+        else:
+            state = checkpoints.restore(program.state)
+        if int(state.step) > config.steps:
+            raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
+        if int(state.step) < config.steps:
+            with jax.set_mesh(mesh):
+                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state)
     checkpoints.close()
     averaged = hosts.gather(state.ema)
     hosts.on_first(task.finish, averaged)

@@ -46,7 +46,7 @@ class Program(NamedTuple):
 
 
 def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
-    """The step of this config on this mesh; to be traced within the mesh and `rules.in_force()`.
+    """The step of this config on this mesh; to be made and traced within `rules.in_force`, traced within the mesh.
 
     Raises:
       UsageError: a batch that does not divide over the mesh, or an unknown optimizer or dtype of gradients.
