@@ -1,7 +1,7 @@
 """Compile a step for a TPU slice that you do not have: does it fit, what does it send, how fast can it be.
 
   vidflow plan --config=experiments/moviegen/video.py:30b,768px --topology=v5p:2x2x2 --config.batch_size=1
-  vidflow plan --config=experiments/moviegen/video.py:5b,256px --topology=v6e:4x8 --mesh fsdp=8,sequence=4
+  vidflow plan --config=experiments/moviegen/video.py:5b,256px --topology=v6e:4x8 --config.batch_size=32 --mesh fsdp=32
   vidflow plan --config=experiments/moviegen/video.py:30b,768px --topology=v5p:8x8x8 --config.batch_size=64 --search
   vidflow plan --config=experiments/moviegen/autoencoder.py --topology=v5e:2x2 --step=decode
 

@@ -9,6 +9,7 @@ from vidflow.attention.attend import attend
 from vidflow.attention.kernels import xla
 from vidflow.attention.mask import ORDERS, Mask
 from vidflow.errors import UsageError
+from vidflow.parallel.hlo import Program
 
 
 def reference(q, k, v, mask):
@@ -131,3 +132,11 @@ def test_relations_are_their_definitions():
                     continue
                 alone = attend(q[row : row + 1, n : n + 1], k[row : row + 1, seen], v[row : row + 1, seen])
                 np.testing.assert_allclose(out[row, n], alone[0, 0], atol=2e-6)
+
+
+def test_no_array_has_an_element_for_every_pair_of_tokens():
+    length = 8192
+    inputs = [jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)] * 3
+    step = jax.jit(jax.grad(lambda q, k, v: attend(q, k, v).sum(), argnums=(0, 1, 2)))
+    program = Program(step.lower(*inputs).compile().as_text())
+    assert max(array.size for instruction, _ in program.instructions() for array in instruction.results) < length**2 / 8

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+GIB = 2**30
+
 
 def as_text(plan: dict[str, Any]) -> str:
     """What `tasks.planning.plan` and `tasks.searching.search` give."""
@@ -39,8 +41,8 @@ def _one(plan: dict[str, Any]) -> list[str]:
             "nothing does"
         )
     lines.append("  a device sends")
-    lines += [f"    {_collective(row)}" for row in plan["collectives"] if row["gib"] >= 0.005]
-    total = sum(row["gib"] for row in plan["collectives"])
+    lines += [f"    {_collective(row)}" for row in plan["collectives"] if row["bytes"] >= 0.005 * GIB]
+    total = sum(row["bytes"] for row in plan["collectives"]) / GIB
     return [*lines, f"    {total:9.2f} GiB in all", f"  compiled in       {plan['compile_seconds']:.0f} s"]
 
 
@@ -72,4 +74,4 @@ def _seconds(value: float | None) -> str:
 
 def _collective(row: dict[str, Any]) -> str:
     overlapped = "overlap unknown" if row["overlapped"] is None else f"{row['overlapped']} overlapped"
-    return f"{row['gib']:9.2f} GiB  {row['operation']} over {', '.join(row['axes'])}, {row['runs']} runs, {overlapped}"
+    return f"{row['bytes'] / GIB:9.2f} GiB  {row['operation']} over {', '.join(row['axes'])}, {row['runs']} runs, {overlapped}"

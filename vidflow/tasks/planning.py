@@ -177,7 +177,7 @@ def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -
 
     Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, fits, hbm_gib
     {arguments, temporaries, total, limit}, compile_seconds, and of a program that fits hardware_flops (all devices),
-    collectives (a row for each operation and axes: GiB that a device sends, runs, overlapped of them or None where the
+    collectives (a row for each operation and axes: bytes that a device sends, runs, overlapped of them or None where the
     program's text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds (communication that compute cannot
     hide), bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does).
     """
@@ -244,13 +244,13 @@ def _summed(collectives: list[Collective]) -> list[dict[str, Any]]:
         {
             "operation": operation,
             "axes": list(axes_),
-            "gib": sum(c.bytes for c in some) / GIB,
+            "bytes": sum(c.bytes for c in some),
             "runs": sum(c.runs for c in some),
             "overlapped": sum(c.runs for c in some if c.overlapped) or None,
         }
         for (operation, axes_), some in rows.items()
     ]
-    return sorted(table, key=lambda row: -row["gib"])
+    return sorted(table, key=lambda row: -row["bytes"])
 
 
 def _tokens(config: ConfigDict, rows: int) -> int | None:
