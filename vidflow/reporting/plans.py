@@ -74,4 +74,5 @@ def _seconds(value: float | None) -> str:
 
 def _collective(row: dict[str, Any]) -> str:
     overlapped = "overlap unknown" if row["overlapped"] is None else f"{row['overlapped']} overlapped"
-    return f"{row['bytes'] / GIB:9.2f} GiB  {row['operation']} over {', '.join(row['axes'])}, {row['runs']} runs, {overlapped}"
+    sent = f"{row['bytes'] / GIB:9.2f} GiB"
+    return f"{sent}  {row['operation']} over {', '.join(row['axes'])}, {row['runs']} runs, {overlapped}"

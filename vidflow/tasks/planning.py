@@ -176,10 +176,10 @@ def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -
     """Compiles and reads back; a tree of JSON values.
 
     Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, fits, hbm_gib
-    {arguments, temporaries, total, limit}, compile_seconds, and of a program that fits hardware_flops (all devices),
-    collectives (a row for each operation and axes: bytes that a device sends, runs, overlapped of them or None where the
-    program's text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds (communication that compute cannot
-    hide), bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does).
+    {arguments, temporaries, total, limit}, and of a program that fits hardware_flops (all devices), collectives (a row
+    for each operation and axes: bytes that a device sends, runs, and how many of them overlap, None where the program's
+    text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds (communication that compute cannot hide),
+    bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does), compile_seconds.
     """
     mesh = make_mesh(**layout, devices=topologies.devices(slice_))
     with rules.in_force(config.get("rules", rules.DEFAULT)):
