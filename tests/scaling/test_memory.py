@@ -14,7 +14,9 @@ from vidflow.tasks import text_to_video
 
 GIB = 2**30
 EXPERIMENT = "experiments/moviegen/video.py"
-THIRTY = Workload(size("30b"), 29_379_336_192, rows=1, tokens=73_728, text_tokens=656, gradient_bytes=2)
+THIRTY = Workload(
+    size("30b"), 29_379_336_192, rows=1, tokens=73_728, text_tokens=656, gradient_bytes=2, model_flops=3.064e16
+)
 
 
 @pytest.mark.parametrize("name", ["1b", "30b"])

@@ -26,6 +26,7 @@ class Workload(NamedTuple):
       rows: clips in a batch.
       tokens, text_tokens: of a clip.
       gradient_bytes: of one number of a gradient.
+      model_flops: of the step, all rows, nothing computed again.
     """
 
     size: Size
@@ -34,6 +35,7 @@ class Workload(NamedTuple):
     tokens: int
     text_tokens: int
     gradient_bytes: int
+    model_flops: float
 
 
 class Layout(NamedTuple):

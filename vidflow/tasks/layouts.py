@@ -44,6 +44,7 @@ def workload(config: ConfigDict) -> Workload:
         tokens=text_to_video.check_grid(config, shape).tokens,
         text_tokens=text_to_video.prompts_of(config).tokens,
         gradient_bytes=4 if config.gradient_dtype == "float32" else 2,
+        model_flops=learner.flops_per_row * config.batch_size,
     )
 
 
@@ -75,8 +76,7 @@ def estimate(config: ConfigDict, work: Workload, layout: Layout, slice_: Slice) 
     """One layout by the formulas of `scaling.memory`."""
     chip = slice_.generation
     features = math.prod(config.model.patch) * config.autoencoder.train.model.channels
-    model = text_to_video.outline(config).flops_per_row * work.rows
-    compute = (model + memory.recomputed(work, layout.remat, features)) / (slice_.devices * chip.flops)
+    compute = (work.model_flops + memory.recomputed(work, layout.remat, features)) / (slice_.devices * chip.flops)
     sent = memory.bytes_sent(work, layout) / chip.ici_bandwidth
     return Candidate(layout, memory.bytes_per_device(work, layout), compute + sent)
 
