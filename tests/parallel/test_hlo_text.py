@@ -2,7 +2,7 @@
 
 import pytest
 
-from vidflow.parallel.hlo import Program
+from vidflow.parallel.hlo import SLICES, Program
 from vidflow.parallel.traffic import memory_bytes
 
 MESH = {"data": 1, "fsdp": 1, "sequence": 4, "tensor": 1}
@@ -39,6 +39,18 @@ metadata={op_name="a"}
   ROOT %splash_mha_dkv_segmented.2 = bf16[2,256,128]{2,1,0} custom-call(%q, %k, %k), \
 custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,2,4]{2,1,0}, bf16[2,256,128]{2,1,0}, \
 bf16[2,512,128]{2,1,0}, bf16[2,512,128]{2,1,0}}, metadata={op_name="b"}
+}
+"""
+
+# A sum over the network between slices, by way of the hosts.
+NETWORK = """
+ENTRY %main (g: bf16[4,8]) -> token[] {
+  %g = bf16[4,8]{1,0} parameter(0)
+  %after = token[] after-all()
+  %send.1 = (bf16[4,8]{1,0}, u32[], token[]) send(%g, %after), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %send-done.1 = token[] send-done(%send.1), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
 }
 """
 
@@ -93,6 +105,12 @@ def test_a_collective_spread_over_fusions_counts_once_and_is_overlapped():
     spread, alone = sorted(Program(ASYNCHRONOUS).collectives(MESH), key=lambda c: c.overlapped is None)
     assert spread.bytes == alone.bytes == 3 * 8 * 16 * 2 and spread.axes == ("sequence",)
     assert (spread.overlapped, alone.overlapped) == (True, None)
+
+
+@pytest.mark.parametrize(("slices", "parts"), [(2, 1), (4, 1.5)])
+def test_what_goes_to_other_slices_is_listed_by_itself(slices, parts):
+    (sum_,) = Program(NETWORK).collectives(MESH, slices)
+    assert (sum_.operation, sum_.axes, sum_.bytes) == ("all-reduce", (SLICES,), parts * 4 * 8 * 2)
 
 
 def test_splash_has_two_products_forward_and_five_backward():

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+BYTES = {"token": 0, "pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+BYTES |= {"s64": 8, "u64": 8, "f64": 8}
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+SLICES = "slices"
+
 # A fusion of an all-reduce with a slice of its result. It runs as a reduce-scatter: a profile of one on a TPU shows the
 # time of its bytes (jax-ml.github.io/scaling-book, part 9). So it is counted as one, under its own name.
 FUSED_SCATTER = "all-reduce-scatter"
@@ -55,7 +58,7 @@ class Collective(NamedTuple):
 
     Attributes:
       operation: one of `COLLECTIVES`, or `FUSED_SCATTER`.
-      axes: names of the mesh axes it spans.
+      axes: names of the mesh axes it spans, or `SLICES`.
       bytes: that one device sends in a call of the program, all runs together.
       runs: how often it runs in a call.
       overlapped: whether compute runs beside it; None where the text does not show it.
@@ -148,11 +151,12 @@ class Program:
                 for called in names.split(","):
                     yield from self._reached(called.strip().lstrip("%"))
 
-    def collectives(self, mesh_shape: dict[str, int]) -> list[Collective]:
+    def collectives(self, mesh_shape: dict[str, int], slices: int = 1) -> list[Collective]:
         """All collectives that send anything, with the mesh axes they span.
 
         TPU programs spread an asynchronous one over several fusions with compute in between; its text stands in each of
-        them, with the same mark, and counts once.
+        them, with the same mark, and counts once. What goes to other slices leaves by way of the hosts; it is listed
+        with the axis `SLICES`.
         """
         begun_apart = {
             name
@@ -163,6 +167,12 @@ class Program:
         found: dict[Any, Collective] = {}
         for name, body in self.computations.items():
             for instruction in body if self.runs[name] else ():
+                if network := re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text):
+                    if instruction.operation == "send":
+                        operation = network[1].lower().replace("_", "-")
+                        sent = self._sent(instruction, operation, slices) * self.runs[name]
+                        found[instruction.name] = Collective(operation, (SLICES,), sent, self.runs[name], True)
+                    continue
                 operation = instruction.operation.removesuffix("-start")
                 if operation not in COLLECTIVES:
                     continue

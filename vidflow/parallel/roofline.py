@@ -3,7 +3,7 @@
 Links are counted as a torus gives them. A gather, scatter or sum over a group of devices uses the links along every
 side of the torus that the group covers: two of a side that is closed to a ring, one of an open one. An all-to-all is
 bounded by the links across the middle of the group's longest side. What leaves a slice goes over the data-centre
-network.
+network, and the compiler says so.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vidflow.axes import TENSOR
-from vidflow.parallel.hlo import Collective
+from vidflow.parallel.hlo import SLICES, Collective
 from vidflow.parallel.topologies import Slice
 
 
@@ -70,38 +70,27 @@ def bounds(slice_: Slice, mesh: Mesh, flops: float, hbm_bytes: float, collective
     chip = slice_.generation
     ici = dcn = exchange = 0.0
     for collective in collectives:
+        if collective.axes == (SLICES,):
+            dcn += collective.bytes / (chip.dcn_bandwidth or math.nan)
+            continue
         group = _group(mesh, collective.axes)
-        far = _far_share(group, collective.operation)
-        near_seconds = (1 - far) * _ici_seconds(slice_, group, collective)
-        far_seconds = far * collective.bytes / (chip.dcn_bandwidth or math.nan) if far else 0.0
-        ici, dcn = ici + near_seconds, dcn + far_seconds
+        near = _ici_seconds(slice_, group, collective)
+        ici += near
         # Heads stand apart in what attention exchanges, so it has four dimensions; kernels have two, or three stacked.
         if collective.dimensions >= 4 or TENSOR in collective.axes:
-            exchange += near_seconds + (0.0 if math.isnan(far_seconds) else far_seconds)
+            exchange += near
     times = Seconds(flops / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici, None if math.isnan(dcn) else dcn)
     return Bounds(times, exchange)
 
 
 def _group(mesh: Mesh, axes: Sequence[str]) -> list[tuple[int, ...]]:
-    """(slice, x, y, z) of the devices that take part together, those of the mesh's first corner."""
+    """Places in the torus of the devices that take part together, those of the mesh's first corner."""
     corner = tuple(slice(None) if axis in axes else 0 for axis in mesh.axis_names)
-    devices = np.asarray(mesh.devices[corner]).ravel()
-    return [(getattr(d, "slice_index", None) or 0, *d.coords) for d in devices]
-
-
-def _far_share(group: Sequence[tuple[int, ...]], operation: str) -> float:
-    """The part of the bytes that leaves the slice: a gather sends each part once to every other slice, an all-to-all
-    every pair's part by itself."""
-    slices, size = len({place[0] for place in group}), len(group)
-    if slices == 1:
-        return 0.0
-    far = size - size // slices if operation == "all-to-all" else slices - 1
-    return far / (size - 1)
+    return [tuple(device.coords) for device in np.asarray(mesh.devices[corner]).ravel()]
 
 
 def _ici_seconds(slice_: Slice, group: Sequence[tuple[int, ...]], collective: Collective) -> float:
-    here = [place[1:] for place in group if place[0] == group[0][0]]
-    extents = [len({place[side] for place in here}) for side in range(len(slice_.chips))]
+    extents = [len({place[side] for place in group}) for side in range(len(slice_.chips))]
     spanned = [
         (extent, 2 if extent == side and side >= slice_.generation.wraps_from else 1)
         for extent, side in zip(extents, slice_.chips, strict=True)
@@ -111,7 +100,7 @@ def _ici_seconds(slice_: Slice, group: Sequence[tuple[int, ...]], collective: Co
     if not spanned:  # two devices of one chip
         return collective.bytes / slice_.generation.ici_bandwidth
     if collective.operation == "all-to-all":
-        size = len(here)
+        size = len(group)
         across = max(extent / (4 * links) for extent, links in spanned)
         return collective.bytes * across * size / (size - 1) / link
     if collective.operation == "collective-permute":

@@ -212,7 +212,7 @@ def _plan(config: ConfigDict, step: str, slice_: Slice, mesh: Mesh, layout: dict
 def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str, Any]:
     program = compiled.program
     flops = program.matrix_flops()
-    collectives = program.collectives(dict(mesh.shape))
+    collectives = program.collectives(dict(mesh.shape), slice_.slices)
     bounds = roofline.bounds(slice_, mesh, flops, memory_bytes(program), collectives)
     seconds = bounds.seconds
     at_peak = None if work.model_flops is None else work.model_flops / (mesh.size * slice_.generation.flops)
