@@ -114,7 +114,7 @@ def test_the_other_steps(step):
 
 @pytest.mark.slow
 def test_two_slices_exchange_over_the_network():
-    plan = searching.plan(tiny(batch_size=4), "train", parse("v5p:2x2x1", 2), ALONE | {"data": 2, "fsdp": 4})
+    plan = searching.plan(tiny(batch_size=8), "train", parse("v5p:2x2x1", 2), ALONE | {"data": 2, "fsdp": 4})
     assert plan["devices"] == 8 and plan["seconds"]["dcn"] > 0
 
 
