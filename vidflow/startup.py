@@ -24,7 +24,10 @@ def start(distributed: bool = False) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     if not any(Path("/dev").glob("accel*")) and not any(Path("/dev").glob("vfio/*")):
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu may be here to compile; no TPU is, so nobody answers
+        from vidflow.parallel.topologies import ALONE
+
+        for name, value in ALONE.items():  # libtpu may be installed, to compile with; it would look for its TPU
+            os.environ.setdefault(name, value)
     if distributed:
         _join()
 

@@ -1,12 +1,14 @@
 """Attention against its definition, written out."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vidflow.attention.attend import attend
-from vidflow.attention.kernels import xla
+from vidflow.attention.kernels import splash, xla
 from vidflow.attention.mask import ORDERS, Mask
 from vidflow.errors import UsageError
 from vidflow.parallel.hlo import Program
@@ -98,18 +100,47 @@ def test_a_kernel_refuses_what_it_cannot_do_and_names_one_that_can():
         attend(*inputs(), kernel="splash", strategy="ring")
 
 
-def test_cudnn_traces_forward_and_backward_in_half_precision_only():
-    """It has no CPU to run on: only that JAX takes the shapes and masks."""
-    half = [x.astype(jnp.bfloat16) for x in (jnp.zeros((2, 64, 4, 32)), *[jnp.zeros((2, 128, 4, 32))] * 2)]
-    segments = jnp.ones((2, 64), jnp.int32), jnp.ones((2, 128), jnp.int32)
-    for mask in (None, Mask(*segments, relation="all"), Mask(*segments, relation="real")):
-        traced = jax.make_jaxpr(jax.grad(lambda q, mask=mask: attend(q, *half[1:], mask, kernel="cudnn").sum()))
-        try:
-            traced(half[0])
-        except RuntimeError as error:
-            assert "cuDNN" in str(error)  # JAX asks for its version once everything else is right
+@pytest.mark.parametrize("relation", ["all", "real"])
+def test_cudnn_is_told_what_the_mask_says(monkeypatch, relation):
+    """Without a GPU: JAX's own attention gets the same arguments."""
+    fused = jax.nn.dot_product_attention
+    told = []
+
+    def plain(*arrays, implementation, **masked):
+        told.append((implementation, *masked))
+        return fused(*arrays, **masked, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", plain)
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(queries=7, keys=5))
+    q_segment = jnp.array([[1, 1, 1, 1, 1, 0, 0], [1] * 7])
+    real = {"all": [[1, 1, 1, 0, 0], [0] * 5], "real": [[0, 1, 0, 1, 1], [0] * 5]}[relation]
+    mask = Mask(q_segment, jnp.array(real), relation)
+    got, want = (attend(q, k, v, mask, kernel=kernel).astype(jnp.float32) for kernel in ("cudnn", "xla"))
+    np.testing.assert_allclose(got, want, atol=0.02)
+    assert not np.asarray(got[0, 5:]).any() and not np.asarray(got[1]).any()
+    lengths = ("query_seq_lengths", "key_value_seq_lengths")
+    assert told == [("cudnn", *(lengths if relation == "all" else ("mask",)))]
+
+
+def test_cudnn_refuses_float32():
     with pytest.raises(UsageError, match="'cudnn' does not compute in float32"):
         attend(*inputs(), kernel="cudnn")
+
+
+@pytest.mark.parametrize("together", [1, 2**30], ids=["a head at a time", "all heads"])
+def test_splash_groups_of_heads_and_filled_blocks_change_nothing(monkeypatch, together):
+    monkeypatch.setattr(splash, "PARTIAL_BYTES", together)
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, n, 2, 128)) for i, n in enumerate((200, 150, 150)))
+    mask = Mask(jnp.ones((1, 200), jnp.int32), (jnp.arange(150) < 140).astype(jnp.int32)[None], relation="all")
+
+    def loss(kernel, *inputs):
+        return jnp.square(kernel(*inputs, mask, "attention")).sum()
+
+    def gradients(kernel):
+        return jax.value_and_grad(partial(loss, kernel), argnums=(0, 1, 2))(q, k, v)
+
+    ours, plain = gradients(partial(splash.attend, interpret=True)), gradients(xla.attend)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, plain)
 
 
 def test_relations_are_their_definitions():

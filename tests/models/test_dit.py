@@ -8,6 +8,7 @@ import pytest
 
 from vidflow.errors import UsageError
 from vidflow.models import rematerialisation
+from vidflow.models.blocks import Block
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.positions import FactorisedPositions
@@ -133,6 +134,24 @@ def test_rematerialisation_changes_no_gradient(remat):
         gradient(model()),
         gradient(model(remat=remat)),
     )
+
+
+def test_videos_packed_into_a_row_do_not_see_each_other():
+    block = Block(heads=4, feed_forward=24, packed=True)
+    x, position = (jax.random.normal(jax.random.key(i), (1, 8, 16)) for i in (1, 2))
+    text = jax.random.normal(jax.random.key(3), (1, 4, 7))
+    modulation = jax.random.normal(jax.random.key(4), (1, 1, 6, 16))
+
+    def run(part, texts):
+        segment = jnp.array([[1] * 5 + [2] * 3])[:, part]
+        conditioning = Conditioning(text[:, texts], jnp.array([[1, 1, 1, 2]])[:, texts])
+        return block.apply(params, x[:, part], segment, position[:, part], modulation, conditioning)[0]
+
+    everything = (x, jnp.ones((1, 8), jnp.int32), position, modulation, Conditioning(text, jnp.ones((1, 4), jnp.int32)))
+    params = randomised(nn.unbox(block.init(jax.random.key(0), *everything)))
+    whole = run(slice(None), slice(None))
+    np.testing.assert_allclose(whole[:, :5], run(slice(0, 5), slice(0, 3)), atol=1e-5)
+    np.testing.assert_allclose(whole[:, 5:], run(slice(5, 8), slice(3, 4)), atol=1e-5)
 
 
 def test_every_parameter_matters():

@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_model(name):
     ],
 )
 def test_bytes_are_near_the_compilers(layout, compiled):
-    assert memory.bytes_per_device(THIRTY, layout) / GIB == pytest.approx(compiled, rel=0.09)
+    assert memory.bytes_per_device(THIRTY, layout) / GIB == pytest.approx(compiled, rel=0.05)
 
 
 def test_state_and_communication_shrink_with_devices_and_microbatches_save_memory():
@@ -63,6 +63,7 @@ def test_saving_more_recomputes_less():
 
 
 def test_every_remat_has_a_row():
-    from vidflow.models.rematerialisation import TABLE
+    from vidflow.models.rematerialisation import CHOICES
 
-    assert set(memory.KEPT) == {"none", *TABLE} and math.isfinite(memory.recomputed(THIRTY, "offload", 64))
+    assert set(memory.KEPT) == set(CHOICES)
+    assert all(math.isfinite(memory.recomputed(THIRTY, remat, 64)) for remat in CHOICES)

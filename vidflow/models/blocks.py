@@ -28,6 +28,7 @@ class Block(nn.Module):
     kernel: str = "xla"
     strategy: str | None = None
     dtype: Any = jnp.float32
+    packed: bool = False
 
     @nn.compact
     def __call__(
@@ -60,7 +61,7 @@ class Block(nn.Module):
         return nn.with_logical_constraint(x, ("batch", "tokens", "features")), None
 
     def _attention(self, strategy: str | None, name: str, out_init: Any = linear_init) -> "Attention":
-        return Attention(self.heads, self.kernel, strategy, self.dtype, out_init, name=name)
+        return Attention(self.heads, self.kernel, strategy, self.dtype, out_init, self.packed, name=name)
 
 
 class Attention(nn.Module):
@@ -71,6 +72,7 @@ class Attention(nn.Module):
     strategy: str | None
     dtype: Any
     out_init: Any = linear_init
+    packed: bool = False
 
     @nn.compact
     def __call__(
@@ -88,9 +90,9 @@ class Attention(nn.Module):
             q = linear(x, "query", *inwards, spread=True)
             k, v = linears(context, ("key", "value"), *inwards)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in (q, k, v))
-        # A row is one video: every real token sees every other. Padding of the video stands at its end; that of a text
-        # may stand between the tokens of its encoders.
-        mask = Mask(segment, context_segment, relation="all" if context is None else "real")
+        # Padding of a video stands at its end; that of a text may stand between the tokens of its encoders.
+        relation = "same" if self.packed else "all" if context is None else "real"
+        mask = Mask(segment, context_segment, relation)
         label = "self_attention" if context is None else "cross_attention"
         h = attend(q, k, v, mask, kernel=self.kernel, strategy=self.strategy, label=label).reshape(x.shape)
         return linear(h, "out", width, ("heads", "embed"), self.dtype, self.out_init, spread=True)

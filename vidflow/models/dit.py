@@ -67,7 +67,7 @@ class VideoTransformer(nn.Module):
             frame = tokens.position[:, :, 0, None, None]
             modulation, head = (jnp.take_along_axis(a, frame, axis=1) for a in (modulation, head))
 
-        x = self._stack(x, tokens.segment, position.astype(self.dtype), modulation, conditioning)
+        x = self._stack(tokens.packed, x, tokens.segment, position.astype(self.dtype), modulation, conditioning)
         x = modulate(norm(self.dtype, "head_norm")(x), head[:, :, 0], head[:, :, 1])
         features = latents.shape[-1] * self.patch[0] * self.patch[1] * self.patch[2]
         x = linear(x, "head", features, ("embed", "latent"), self.dtype, nn.initializers.zeros, spread=True)
@@ -78,7 +78,7 @@ class VideoTransformer(nn.Module):
         x = nn.Dense(vectors * self.size.width, dtype=self.dtype, kernel_init=init, name=name)(time)
         return x.reshape(*time.shape[:2], vectors, self.size.width)
 
-    def _stack(self, x: Array, *shared: Any) -> Array:
+    def _stack(self, packed: bool, x: Array, *shared: Any) -> Array:
         policy = rematerialisation.policy(self.remat, self.saved)
         block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
         stack = nn.scan(
@@ -90,5 +90,5 @@ class VideoTransformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         size = self.size
-        blocks = stack(size.heads, size.feed_forward, self.kernel, self.strategy, self.dtype, name="blocks")
+        blocks = stack(size.heads, size.feed_forward, self.kernel, self.strategy, self.dtype, packed, name="blocks")
         return blocks(x, *shared)[0]

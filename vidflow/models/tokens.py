@@ -32,11 +32,14 @@ class Tokens:
       x: [B, N, D] features.
       position: [B, N, 3] integer (time, height, width) coordinates in the grid of patches.
       segment: [B, N] integers; 0 is padding, equal segments may attend to each other.
+      packed: whether a row may hold several segments. Without, every real token of a row sees every other, which more
+        attention kernels can do.
     """
 
     x: Any
     position: Any
     segment: Any
+    packed: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 def grid_of(latent_shape: tuple[int, ...], patch: tuple[int, int, int]) -> Grid:

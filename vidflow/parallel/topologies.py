@@ -32,7 +32,6 @@ class Generation(NamedTuple):
 
     Attributes:
       device_kind: as JAX names it.
-      library_name: as libtpu names it.
       devices_per_chip: two where each TensorCore is a device.
       flops: dense bf16 FLOP/s.
       hbm_bytes: that a program may use.
@@ -45,7 +44,6 @@ class Generation(NamedTuple):
     """
 
     device_kind: str
-    library_name: str
     devices_per_chip: int
     flops: float
     hbm_bytes: float
@@ -66,12 +64,13 @@ class Generation(NamedTuple):
 # gathers asynchronous there are refused by the compiler elsewhere.
 _EXCHANGE = {"xla_tpu_enable_async_all_to_all": "true"}
 
+# By the name that the compiler knows too.
 GENERATIONS = {
-    "v4": Generation("TPU v4", "v4", 1, 275e12, 30.75 * GIB, 1200e9, 268e9, None, 3, 4, _EXCHANGE),
-    "v5e": Generation("TPU v5 lite", "v5e", 1, 197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9, 2, 16),
-    "v5p": Generation("TPU v5", "v5p", 1, 459e12, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 3, 4, _EXCHANGE),
-    "v6e": Generation("TPU v6 lite", "v6e", 1, 918e12, 31.24 * GIB, 1638e9, 400e9, 12.5e9, 2, 16, _EXCHANGE),
-    "tpu7x": Generation("TPU7x", "tpu7x", 2, 1153.5e12, 94.75 * GIB, 3690e9, 300e9, 6.25e9, 3, 4, _EXCHANGE),
+    "v4": Generation("TPU v4", 1, 275e12, 30.75 * GIB, 1200e9, 268e9, None, 3, 4, _EXCHANGE),
+    "v5e": Generation("TPU v5 lite", 1, 197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9, 2, 16),
+    "v5p": Generation("TPU v5", 1, 459e12, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 3, 4, _EXCHANGE),
+    "v6e": Generation("TPU v6 lite", 1, 918e12, 31.24 * GIB, 1638e9, 400e9, 12.5e9, 2, 16, _EXCHANGE),
+    "tpu7x": Generation("TPU7x", 2, 1153.5e12, 94.75 * GIB, 3690e9, 300e9, 6.25e9, 3, 4, _EXCHANGE),
 }
 
 
@@ -126,15 +125,13 @@ def devices(slice_: Slice) -> list[jax.Device]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    generation, _, shape = slice_.name.partition(":")
-    library_name = GENERATIONS[generation].library_name
     options = {"num_slices": slice_.slices} if slice_.slices > 1 else {}
-    if generation == "v4":
+    if slice_.generation is GENERATIONS["v4"]:
         options["chip_config_name"] = "megacore"  # the two cores of a chip as one device, as JAX runs them
     if math.prod(slice_.chips) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        description = topologies.get_topology_desc(f"{library_name}:{shape}", platform="tpu", **options)
+        description = topologies.get_topology_desc(slice_.name, platform="tpu", **options)
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         if "not installed" in reason:

@@ -14,7 +14,8 @@ STATE_BYTES = 16  # of a parameter: master copy, two moments, average, float32 e
 KEY_BLOCK = 2048  # of splash attention's backward, which keeps a partial gradient of the queries for each
 
 # Widths kept for each token in each layer besides its input: (multiples of the model width, of the feed-forward's).
-KEPT = {"none": (24, 4), "matmuls": (10, 2), "attention": (1, 0), "full": (0, 0), "offload": (0, 0)}
+# What "named" keeps is not known here; it counts as "matmuls".
+KEPT = {"none": (24, 4), "matmuls": (10, 2), "named": (10, 2), "attention": (1, 0), "full": (0, 0), "offload": (0, 0)}
 
 
 class Workload(NamedTuple):
@@ -80,7 +81,7 @@ def bytes_per_device(work: Workload, layout: Layout) -> float:
     widths, hidden = KEPT[layout.remat]
     inputs = 0 if layout.remat == "offload" else 1
     kept = 2 * layers * tokens * ((inputs + widths) * d + hidden * f)
-    gathered = 2 * 2 * (work.parameters / layers) / layout.tensor
+    gathered = 2 * (work.parameters / layers) / layout.tensor
     partial = -(-work.tokens // KEY_BLOCK) * 2 * rows * work.tokens * d / work.size.heads  # of one head
     working = 2 * tokens * (10 * d + 3 * f)
     return state + gradients + kept + gathered + partial + working
@@ -101,7 +102,7 @@ def bytes_sent(work: Workload, layout: Layout) -> float:
 
 def recomputed(work: Workload, remat: str, features: int) -> float:
     """FLOPs of a step that are done a second time, all devices together."""
-    share = {"none": 0.0, "matmuls": 0.0, "attention": 1.0, "full": 1.0, "offload": 1.0}[remat]
+    share = {"none": 0.0, "matmuls": 0.0, "named": 0.0, "attention": 1.0, "full": 1.0, "offload": 1.0}[remat]
     whole = flops.transformer_forward(
         work.size, tokens=work.tokens, text_tokens=work.text_tokens, text_width=work.size.width, features=features
     )

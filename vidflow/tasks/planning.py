@@ -22,6 +22,7 @@ from vidflow.parallel.hlo import Collective, Program
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.parallel.topologies import GIB, Slice
 from vidflow.parallel.traffic import memory_bytes
+from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder, generation, text_to_video
 from vidflow.training.program import make_program
 
@@ -111,10 +112,15 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
     )
     passes = config.sampling.steps * (1 if config.sampling.guidance == 1.0 else 2)
-    flops = learner.flops_per_row / 3 * rows * passes
+    forward = learner.flops_per_row / (1 + flops.BACKWARD)
     options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
-    tokens = _tokens(config, rows)
-    return Job(jax.jit(sample, compiler_options=options), arguments, _count(arguments[0]), tokens, flops)
+    return Job(
+        jax.jit(sample, compiler_options=options),
+        arguments,
+        parameters=_count(arguments[0]),
+        tokens=_tokens(config, rows),
+        model_flops=forward * rows * passes,
+    )
 
 
 def _autoencoder(config: ConfigDict, model: ConfigDict, step: str, mesh: Mesh) -> Job:
@@ -211,9 +217,9 @@ def _plan(config: ConfigDict, step: str, slice_: Slice, mesh: Mesh, layout: dict
 
 def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str, Any]:
     program = compiled.program
-    flops = program.matrix_flops()
+    executed = program.matrix_flops()
     collectives = program.collectives(dict(mesh.shape), slice_.slices)
-    bounds = roofline.bounds(slice_, mesh, flops, memory_bytes(program), collectives)
+    bounds = roofline.bounds(slice_, mesh, executed, memory_bytes(program), collectives)
     seconds = bounds.seconds
     at_peak = None if work.model_flops is None else work.model_flops / (mesh.size * slice_.generation.flops)
     return {
@@ -224,7 +230,7 @@ def _read(compiled: Compiled, work: Job, slice_: Slice, mesh: Mesh) -> dict[str,
             "total": (compiled.arguments + compiled.temporaries) / GIB,
             "limit": slice_.generation.hbm_bytes / GIB,
         },
-        "hardware_flops": flops * mesh.size,
+        "hardware_flops": executed * mesh.size,
         "collectives": _summed(collectives),
         "seconds": seconds._asdict(),
         "exposed_seconds": bounds.exposed,
