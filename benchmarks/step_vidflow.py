@@ -17,15 +17,11 @@ from vidflow.models.dit import VideoTransformer
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import make_mesh
 from vidflow.scaling import flops
-from vidflow.training import state as states
-from vidflow.training.optimizer import make_optimizer, matrices_as
-from vidflow.training.step import Objective, make_step
+from vidflow.training.program import Learner, make_program
+from vidflow.training.step import Objective
 
-OPTIMIZER = ConfigDict(
-    {"name": "adamw", "learning_rate": 1e-4, "warmup": 10, "decay": "constant"}
-    | {"weight_decay": 0.1, "clip": 1.0, "b1": 0.9, "b2": 0.95}
-)
-EMA_DECAY = 0.9999
+OPTIMIZER = {"name": "adamw", "learning_rate": 1e-4, "warmup": 10, "decay": "constant"}
+OPTIMIZER |= {"weight_decay": 0.1, "clip": 1.0, "b1": 0.9, "b2": 0.95}
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
@@ -33,23 +29,14 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     size, device, mesh = sizes.size(case["size"]), jax.devices()[0], make_mesh()
     dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
     model = VideoTransformer(size, PATCH, tuple(case["grid"]), remat=case["remat"], kernel=case["kernel"], dtype=dtype)
-    init = make_init(model)
-    boxed = jax.eval_shape(init, jax.random.key(0))
-    names = rules.axis_names(boxed)
-    optimizer = make_optimizer(OPTIMIZER, 10**6, names)
-    state = states.initialise(init, optimizer, jax.random.key(0), mesh)
-    batch = make_batch(case, size.width, dtype)
-    with jax.set_mesh(mesh), rules.in_force():
-        step = make_step(
-            make_objective(model),
-            optimizer,
-            seed=0,
-            ema_decay=EMA_DECAY,
-            view=matrices_as(case["gradient_dtype"], names),
-        )
+    with rules.in_force():
+        program = make_program(make_config(case), make_learner(model, case), mesh)
         start = time.perf_counter()
-        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        with jax.set_mesh(mesh):
+            compiled = program.step.lower(program.state, program.batch).compile()
         compile_seconds = time.perf_counter() - start
+        state = program.initialise(jax.random.key(0))
+    batch = jax.device_put(make_batch(case, size.width, dtype), jax.tree.map(lambda leaf: leaf.sharding, program.batch))
     metrics: dict[str, jax.Array] = {}
 
     def run(calls: int) -> None:
@@ -67,18 +54,33 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": compile_seconds,
         "loss": loss if math.isfinite(loss) else None,
         **result,
-        **timing.rates(training_flops(case), result["ms"], device.device_kind),
+        **timing.rates(training_flops(case) * case["batch"], result["ms"], device.device_kind),
         **timing.jax_memory(compiled),
     }
 
 
+def make_config(case: dict[str, Any]) -> ConfigDict:
+    """The settings of a run that a step depends on."""
+    return ConfigDict(
+        {"seed": 0, "steps": 10**6, "batch_size": case["batch"], "microbatches": 1, "ema_decay": 0.9999}
+        | {"gradient_dtype": case["gradient_dtype"], "optimizer": OPTIMIZER}
+    )
+
+
+def make_learner(model: VideoTransformer, case: dict[str, Any]) -> Learner:
+    """Flow matching on `make_batch`'s rows."""
+    row = jax.eval_shape(lambda: make_batch(case | {"batch": 1}, model.size.width, model.dtype))
+    row = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in row.items()}
+    return Learner(make_init(model), make_objective(model), row, float(training_flops(case)))
+
+
 def training_flops(case: dict[str, Any]) -> int:
-    """Model FLOPs of a step, by the closed formula."""
+    """Model FLOPs of one clip in a step, by the closed formula."""
     size = sizes.size(case["size"])
     forward = flops.transformer_forward(
         size, tokens=case["tokens"], text_tokens=TEXT_TOKENS, text_width=size.width, features=FEATURES
     )
-    return (1 + flops.BACKWARD) * forward * case["batch"]
+    return (1 + flops.BACKWARD) * forward
 
 
 def make_init(model: VideoTransformer) -> Any:

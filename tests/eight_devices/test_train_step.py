@@ -8,7 +8,6 @@ from vidflow import config as configs
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks import text_to_video
-from vidflow.training import state as states
 from vidflow.training.program import make_program
 
 EXPERIMENT = "experiments/bounce/text_to_video.py:smoke"
@@ -26,7 +25,7 @@ def losses(mesh_shape, microbatches=1, table=rules.DEFAULT, **model):
     result = []
     with rules.in_force(table):
         program = make_program(config, learner, mesh)
-        state = states.initialise(learner.init, program.optimizer, jax.random.key(0), mesh)
+        state = program.initialise(jax.random.key(0))
         for number in range(STEPS):
             batch = {
                 "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),

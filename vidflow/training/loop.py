@@ -48,8 +48,7 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
         program = make_program(config, task.learner, mesh)
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
         if checkpoints.latest() is None:
-            key, on_host = jax.random.key(config.seed), config.get("host_memory", ())
-            state = states.initialise(task.learner.init, program.optimizer, key, mesh, on_host)
+            state = program.initialise(jax.random.key(config.seed))
         else:
             state = checkpoints.restore(program.state)
         if int(state.step) > config.steps:

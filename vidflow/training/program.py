@@ -1,10 +1,10 @@
 """The compiled part of a run: one jitted step and the state it works on. A run executes it; a plan only compiles it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -34,12 +34,12 @@ class Learner(NamedTuple):
 
 class Program(NamedTuple):
     """Attributes:
-    optimizer: of the run.
+    initialise: key -> a fresh state, every leaf created where it lives.
     step: (state, batch) -> (state, metrics), jitted, the state donated.
     state, batch: shapes, dtypes and shardings of its arguments.
     """
 
-    optimizer: optax.GradientTransformation
+    initialise: Callable[[jax.Array], states.State]
     step: Any
     state: states.State
     batch: dict[str, Any]
@@ -78,7 +78,8 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, P())),
         compiler_options=topologies.compiler_options(mesh.devices.flat[0].device_kind),
     )
-    return Program(optimizer, jitted, state, batch)
+    initialise = partial(states.initialise, learner.init, optimizer, mesh=mesh, on_host=on_host)
+    return Program(initialise, jitted, state, batch)
 
 
 def _through_device_memory(step: Callable[..., Any], places: states.State) -> Callable[..., Any]:
