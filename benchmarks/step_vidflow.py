@@ -63,6 +63,7 @@ def make_config(case: dict[str, Any]) -> ConfigDict:
     """The settings of a run that a step depends on."""
     return ConfigDict(
         {"seed": 0, "steps": 10**6, "batch_size": case["batch"], "microbatches": 1, "ema_decay": 0.9999}
+        | {"stability": {"loss_spike": 0.0, "norm_spike": 0.0, "window": 100}}
         | {"gradient_dtype": case["gradient_dtype"], "optimizer": OPTIMIZER}
     )
 
@@ -122,4 +123,5 @@ def make_batch(case: dict[str, Any], width: int, dtype: Any) -> dict[str, jax.Ar
         "latents": jax.random.normal(latents, (case["batch"], *sides, CHANNELS)),
         "text": jax.random.normal(text, (case["batch"], TEXT_TOKENS, width), dtype),
         "row": jnp.arange(case["batch"]),
+        "index": jnp.arange(case["batch"]),
     }

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vidflow.config import nearest
-from vidflow.errors import UsageError
+from vidflow.errors import Preempted, UsageError
 
 VERBS = ("train", "encode", "sample", "evaluate", "report", "plan")
 
@@ -106,9 +106,12 @@ def _nearest_flag(name: str, flags: set[str]) -> str:
 
 
 def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
-    """Calls `main(argv)`; a UsageError becomes one line on stderr and exit code 2, Ctrl-C 130."""
+    """Calls `main(argv)`; a UsageError becomes one line on stderr and exit code 2, Ctrl-C 130, Preempted its code."""
     try:
         main(argv)
+    except Preempted as notice:
+        print(f"vidflow: {notice}", file=sys.stderr)
+        sys.exit(notice.code)
     except UsageError as error:
         print(f"vidflow: error: {error}", file=sys.stderr)
         sys.exit(2)

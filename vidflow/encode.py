@@ -30,11 +30,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "autoencoder" not in config or not config.autoencoder.run:
         raise UsageError("Encoding needs a trained autoencoder: add --config.autoencoder.run=DIR.")
     start()
+    from vidflow import files
     from vidflow.tasks import frozen_autoencoder
     from vidflow.tasks.encoding import encode_clips
 
+    out = Path(args.out)
     autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME)
-    encode_clips(config.data, config.seed, autoencoder, Path(args.out))
+    with files.held(out):
+        encode_clips(config.data, config.seed, autoencoder, out)
 
 
 if __name__ == "__main__":

@@ -6,3 +6,11 @@ class UsageError(Exception):
 
     Verbs print the sentence without a traceback and exit with code 2.
     """
+
+
+class Preempted(Exception):
+    """The run was told to stop and has saved what it had; `code` is the exit status."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

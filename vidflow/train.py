@@ -12,6 +12,9 @@ process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, and let config.mesh cover the 
 Any leaf of the config can be set with --config.NAME=VALUE; an unknown name is refused with the nearest known one.
 The run folder then holds config.json, provenance.json, metrics.jsonl (one line a step), TensorBoard events,
 checkpoints, and at the end the averaged weights.
+
+A run that is told to stop (SIGTERM, or a pod's notice of preemption) saves, and exits with config.preemption_code; 0
+means finished. A killed one goes on from its newest whole checkpoint.
 """
 
 from collections.abc import Sequence
@@ -37,16 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"--workdir={args.workdir} is not a folder: mount the bucket with gcsfuse and name that.")
     config = configs.override(configs.load(args.config), assignments)
     start(args.distributed)
-    from vidflow.training import run_folder
+    from vidflow.training import hosts, loop, preemption, run_folder
 
     workdir = Path(args.workdir)
-    run_folder.prepare(workdir, config)
-    if run_folder.is_finished(workdir, config.steps):
-        print(f"{workdir} is finished: {config.steps} steps. Raise --config.steps to go on.")
-        return
-    from vidflow.training import loop
-
-    loop.train(config, workdir, importlib.import_module(config.task).build(config, workdir))
+    preemption.stop_at_once(config.preemption_code)
+    with hosts.held_by_first(workdir):
+        run_folder.prepare(workdir, config)
+        if run_folder.is_finished(workdir, config.steps):
+            print(f"{workdir} is finished: {config.steps} steps. Raise --config.steps to go on.")
+            return
+        loop.train(config, workdir, importlib.import_module(config.task).build(config, workdir))
 
 
 if __name__ == "__main__":

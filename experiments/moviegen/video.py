@@ -62,7 +62,12 @@ def get_config(arg: str = "") -> ConfigDict:
     # The optimizer's constants are not published; these are ours.
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": rate, "warmup": 1000, "decay": decay})
     config.optimizer.update({"weight_decay": 0.0, "clip": 1.0, "b1": 0.9, "b2": 0.95})
-    config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
+    config.checkpoint = ConfigDict({"every": 1000, "keep": 2, "keep_every": 0})
+    config.checkpoint.best = ""  # a metric: the checkpoint where its mean over the last `every` steps is lowest is kept
+    config.stability = ConfigDict({"max_skips": 10, "window": 100})  # so many skipped steps in a row stop the run
+    config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
+    config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
+    config.preemption_code = 75  # the exit status of a run that was told to stop
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
     config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
     config.sampling = ConfigDict(

@@ -31,6 +31,7 @@ def losses(mesh_shape, microbatches=1, table=rules.DEFAULT, **model):
                 "latents": rng.normal(size=(8, *learner.row["latents"].shape)).astype(np.float32),
                 "text": rng.integers(1, 200, size=(8, *learner.row["text"].shape)).astype(np.int32),
                 "row": np.arange(8) + 8 * number,
+                "index": np.arange(8) + 8 * number,
             }
             with jax.set_mesh(mesh):
                 state, metrics = program.step(state, jax.device_put(batch, batch_sharding(mesh)))

@@ -10,13 +10,13 @@ import pytest
 
 from vidflow.errors import UsageError
 from vidflow.training.checkpoint import Checkpoints, restore_ema
-from vidflow.training.state import State
+from vidflow.training.state import State, fresh
 
 
 def state(step=3, width=4):
     params = {"a": {"kernel": jax.random.normal(jax.random.key(0), (2, width))}, "b": jnp.arange(3.0)}
     ema = jax.tree.map(lambda x: x + 1, params)
-    return State(params, optax.adam(1e-3).init(params), ema, jnp.asarray(step, jnp.int32))
+    return fresh(params, optax.adam(1e-3)).replace(ema=ema, step=jnp.asarray(step, jnp.int32))
 
 
 def save(folder, *steps):

@@ -64,11 +64,14 @@ def test_finished_means_finished_for_that_many_steps(tmp_path):
 
 
 def telemetry(folder, start=0, every=2):
-    return Telemetry(folder, start=start, steps=10, every=every, rows=4, flops=1e9, peak=None)
+    rest = {"rows": 4, "flops": 1e9, "peak": None, "max_skips": 3, "examples": lambda step: [step, 7]}
+    return Telemetry(folder, start=start, steps=10, every=every, window=2, **rest)
 
 
-def metrics(loss):
-    return {"loss": jnp.float32(loss), "loss_by_time": jnp.array([loss, jnp.nan])}
+def metrics(loss, skips=0):
+    counts = {"skipped": jnp.int32(skips), "skipped_in_a_row": jnp.int32(skips), "data": jnp.uint32(2**32 - 1)}
+    by_time = jnp.array([jnp.inf if skips else loss, jnp.nan])
+    return {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1.0), "loss_by_time": by_time, **counts}
 
 
 def test_metrics_are_one_line_a_step_with_null_where_there_is_no_number(tmp_path):
@@ -97,11 +100,33 @@ def test_resuming_drops_lines_of_steps_that_run_again_and_a_line_cut_short(tmp_p
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(0, 0), (1, 1), (2, 2), (3, 30.0)]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
-    log = telemetry(tmp_path, every=2)
+def test_too_many_skips_in_a_row_stop_the_run_and_name_the_first_step_its_examples_and_times(tmp_path):
+    log = telemetry(tmp_path, every=4)
+    for step, skips in enumerate((0, 1, 2)):
+        log.step(step, metrics(np.nan if skips else 1.0, skips))
+    with pytest.raises(UsageError, match=r"1 to 3 were all skipped.* times 0 to 0.5\. Step 1 read examples 1, 7"):
+        log.step(3, metrics(np.nan, 3))
+    assert [line["loss"] for line in read_metrics(tmp_path)] == [1.0, None, None, None]  # all are on record
+
+
+def test_the_mean_of_a_metric_looks_back_beyond_a_resume(tmp_path):
+    log = telemetry(tmp_path, every=1)
+    for step in range(3):
+        log.step(step, metrics(step))
+    log.close()
+    log = telemetry(tmp_path, start=2, every=1)
+    assert log.mean("loss") == 0.5
+    log.step(2, metrics(6.0))
+    assert log.mean("loss") == 3.5
+    with pytest.raises(UsageError, match="no metric 'los'.*use one of .*loss, "):
+        log.mean("los")
+
+
+def test_whole_numbers_stay_whole(tmp_path):
+    log = telemetry(tmp_path, every=1)
     log.step(0, metrics(1.0))
-    with pytest.raises(UsageError, match="loss is nan at step 1"):
-        log.step(1, metrics(np.nan))
+    assert read_metrics(tmp_path)[0]["data"] == 2**32 - 1
+    assert '"skipped": 0,' in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_weights_come_back_in_float32_under_their_names(tmp_path):

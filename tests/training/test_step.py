@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vidflow.training.state import State
+from vidflow.training.state import fresh
 from vidflow.training.step import make_step, row_keys
 
 
@@ -15,13 +15,16 @@ def objective(params, keys, batch):
     return jnp.square(error).mean(), {"noise": noise.mean()}
 
 
+RATE = optax.constant_schedule(1.0)
+
+
 def state(w=1.0, step=0):
-    params = {"w": jnp.asarray(w)}
-    return State(params, optax.sgd(0.1).init(params), params, jnp.asarray(step, jnp.int32))
+    return fresh({"w": jnp.asarray(w)}, optax.sgd(0.1)).replace(step=jnp.asarray(step, jnp.int32))
 
 
 def batch(rows):
-    return {"x": jnp.asarray(rows, jnp.float32), "row": jnp.asarray(rows, jnp.int32)}
+    numbers = jnp.asarray(rows, jnp.int32)
+    return {"x": numbers.astype(jnp.float32), "row": numbers, "index": numbers}
 
 
 def test_keys_are_folded_by_step_then_row():
@@ -40,17 +43,17 @@ def test_the_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_parts():
 
 
 def test_a_step_is_a_function_of_the_state_and_the_batch():
-    step = jax.jit(make_step(objective, optax.sgd(0.1), seed=0, ema_decay=0.9))
+    step = jax.jit(make_step(objective, optax.sgd(0.1), RATE, seed=0, ema_decay=0.9))
     a, metrics = step(state(), batch([0, 1]))
     b, _ = step(state(), batch([0, 1]))
     np.testing.assert_array_equal(a.params["w"], b.params["w"])
-    assert int(a.step) == 1 and set(metrics) == {"loss", "gradient_norm", "noise"}
+    assert int(a.step) == 1 and {"loss", "gradient_norm", "learning_rate", "data", "noise"} <= set(metrics)
     later, _ = step(state(step=1), batch([0, 1]))
     assert float(later.params["w"]) != float(a.params["w"])  # another step draws other noise
 
 
 def test_the_average_forgets_its_start_and_then_moves_at_its_decay():
-    step = make_step(objective, optax.sgd(0.1), seed=0, ema_decay=0.9)
+    step = make_step(objective, optax.sgd(0.1), RATE, seed=0, ema_decay=0.9)
     young, _ = step(state(), batch([0, 1]))
     np.testing.assert_allclose(young.ema["w"], 0.1 * 1.0 + 0.9 * young.params["w"], rtol=1e-6)
     old, _ = step(state(step=1000), batch([0, 1]))
@@ -66,7 +69,7 @@ def test_microbatches_change_nothing_but_rounding():
 
     optimizer = optax.sgd(0.1)
     results = [
-        jax.jit(make_step(with_a_gap, optimizer, seed=0, ema_decay=0.9, microbatches=n))(state(), batch(range(8)))
+        jax.jit(make_step(with_a_gap, optimizer, RATE, seed=0, ema_decay=0.9, microbatches=n))(state(), batch(range(8)))
         for n in (1, 2, 4)
     ]
     for after, metrics in results[1:]:

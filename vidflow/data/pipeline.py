@@ -27,14 +27,30 @@ class Source(Protocol):
 
 
 def rows(source: Source, *, seed: int) -> grain.MapDataset:
-    """The endless global order of a finite source: epoch after epoch, each shuffled on its own.
+    """The examples of a finite source in its endless global order, each with its `index` in the source, unless the
+    source gives another itself.
+
+    Raises:
+      UsageError: an empty source.
+    """
+    return order(source, seed=seed).map(lambda index: {"index": np.int32(index), **source[index]})
+
+
+def order(source: Source, *, seed: int) -> grain.MapDataset:
+    """The endless global order: indices of the source, epoch after epoch, each shuffled on its own.
 
     Raises:
       UsageError: an empty source.
     """
     if len(source) == 0:
         raise UsageError("The data source holds no example: look at config.data.")
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+
+
+def indices(source: Source, step: int, *, seed: int, batch_size: int) -> list[int]:
+    """Which examples of the source the rows of a step are."""
+    numbers = order(source, seed=seed)
+    return [int(numbers[step * batch_size + row]) for row in range(batch_size)]
 
 
 def batches(

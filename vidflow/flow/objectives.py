@@ -44,10 +44,11 @@ def flow_matching(
 
 
 def loss_by_time(loss: Float[Array, "B"], t: Float[Array, "B"]) -> Float[Array, "buckets"]:
-    """Mean loss in ten equal buckets of t; NaN where no row fell.
+    """Mean loss in ten equal buckets of t; NaN where no row fell, infinity where the loss of a row is not finite.
 
     A flow loss looks flat because t explains most of it: progress shows within a bucket.
     """
     bucket = jnp.clip((t * TIME_BUCKETS).astype(jnp.int32), 0, TIME_BUCKETS - 1)
     member = jax.nn.one_hot(bucket, TIME_BUCKETS, dtype=loss.dtype)
-    return (loss @ member) / member.sum(axis=0)
+    of_rows = jnp.where(member > 0, jnp.where(jnp.isfinite(loss), loss, jnp.inf)[:, None], 0.0)
+    return of_rows.sum(axis=0) / member.sum(axis=0)

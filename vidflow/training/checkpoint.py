@@ -1,72 +1,190 @@
 """Checkpoints: the only module that knows Orbax.
 
-A checkpoint is one step's `state` and the config digest it belongs to. Saves are asynchronous and atomic: what a
-killed process leaves half-written keeps a temporary name, is never offered as a step, and is removed at start.
+A checkpoint is one step's `state` and, beside it, a digest of every array of it. Saves are asynchronous and atomic:
+what a killed process leaves half-written keeps a temporary name, is never offered as a step, and is removed at start.
+A step whose values do not have their digests is damaged: it is set aside and the one before it is taken.
 """
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
 from vidflow.errors import UsageError
+from vidflow.training import digests, hosts
 from vidflow.training.state import State
+
+DAMAGED = ".damaged"  # the end of the name under which a damaged step is set aside
 
 
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
-        self._folder = folder
-        handlers = {"state": ocp.StandardCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, best: str = "") -> None:
+        """Keeps the newest `keep` steps, and besides the multiples of `keep_every` and the step with the lowest `best`,
+        a metric given to `save`, where these are set."""
+        kept: list[Any] = [managers.LatestN(keep)]
+        if keep_every:
+            kept.append(managers.EveryNSteps(keep_every))
+        if best:
+            kept.append(_lowest(best))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(kept),
+            **_ranked_by(best),
+            cleanup_tmp_directories=True,
+            create=True,
+        )
+        self._folder = folder.absolute()
+        handlers = {"state": ocp.StandardCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
-    def save(self, state: State, step: int) -> None:
-        """Starts writing `state` as `step`; returns once the arrays are copied from the devices."""
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+    def save(self, state: State, step: int, metrics: dict[str, float] | None = None) -> None:
+        """Starts writing `state` as `step`, unless it is there; returns once the arrays are copied from the devices.
+
+        Raises:
+          UsageError: this save or the one before it cannot be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        digest = ocp.args.JsonSave(digests.of_tree(state))
+        with self._writing():
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), digests=digest)
+            self._manager.save(step, args=args, metrics=metrics)
 
     def latest(self) -> int | None:
         """The newest whole step."""
         return self._manager.latest_step()
 
     def restore(self, like: State) -> State:
-        """The newest whole step, placed as `like` (abstract arrays with shardings, on any mesh).
+        """The newest whole and undamaged step, placed as `like` (abstract arrays with shardings, on any mesh).
 
         Raises:
-          UsageError: the checkpoint is of another model, naming the first difference.
+          UsageError: the checkpoint is of another model, naming the first difference, or no step is undamaged.
         """
-        step = self._manager.latest_step()
-        saved = self._manager.item_metadata(step)["state"]["params"]
-        _check_same(_shapes(saved), _shapes(like.params), self._folder)
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+
+        def restore(step: int) -> tuple[State, dict[str, int]]:
+            _check_same(_shapes(_saved(self._manager, step)["params"]), _shapes(like.params), self._folder)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(like), digests=ocp.args.JsonRestore())
+            restored = self._manager.restore(step, args=items)
+            return restored["state"], restored["digests"]
+
+        state, step, damaged = _newest_undamaged(self._manager, self._folder, restore)
+        if damaged:
+            # Out of the way: the run will come to these steps again and save them.
+            hosts.on_first(_set_aside, self._folder, damaged)
+            self._manager.reload()
+        return state
 
     def close(self) -> None:
-        """Waits until the last save is whole."""
-        self._manager.wait_until_finished()
+        """Waits until the last save is whole.
+
+        Raises:
+          UsageError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise UsageError(
+                f"A checkpoint could not be written to {self._folder} ({_first_line(error)}): make room or mend the "
+                "storage, and give the same command again; it goes on from the newest whole checkpoint."
+            ) from error
 
-def restore_ema(folder: Path) -> tuple[Any, int]:
-    """The averaged parameters of the newest whole checkpoint in `folder`, and its step.
+
+def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[Any, int]:
+    """The averaged parameters of a checkpoint in `folder`, and its step: of `step`, or of the one with the lowest
+    metric `best`, or of the newest undamaged one.
 
     Raises:
-      UsageError: the folder holds no whole checkpoint.
+      UsageError: the folder holds no such checkpoint, or only damaged ones.
     """
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    handlers = {"state": ocp.PyTreeCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(read_only=True, **_ranked_by(best))
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UsageError(f"{folder} holds no whole checkpoint: train first, or name another --run.")
-        ema = manager.item_metadata(step)["state"]["ema"]
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), dict(ema))
-        item = {"ema": like}
-        places = ocp.checkpoint_utils.construct_restore_args(item)
-        args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
-        return manager.restore(step, args=ocp.args.Composite(state=args))["state"]["ema"], step
+
+        def restore(step: int) -> tuple[dict[str, Any], dict[str, int]]:
+            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            ema = dict(_saved(manager, step)["ema"])
+            item = {"ema": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), ema)}
+            places = ocp.checkpoint_utils.construct_restore_args(item)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
+            restored = manager.restore(step, args=ocp.args.Composite(state=args, digests=ocp.args.JsonRestore()))
+            return restored["state"], {name: v for name, v in restored["digests"].items() if name.startswith("ema/")}
+
+        steps = manager.all_steps()
+        wanted = manager.best_step() if best else step
+        if not steps or (wanted is None and best) or (wanted is not None and wanted not in steps):
+            asked = f"checkpoint of step {step}" if step is not None else f"checkpoint with {best!r}" * bool(best)
+            raise UsageError(
+                f"{folder} holds no {asked or 'whole checkpoint'}: train first, or name another run"
+                + (f" or one of its steps, {', '.join(map(str, sorted(steps)))}." if steps else ".")
+            )
+        state, found, _ = _newest_undamaged(manager, folder, restore, None if wanted is None else [wanted])
+        return state["ema"], found
+
+
+def _lowest(metric: str) -> Any:
+    return managers.BestN(
+        get_metric_fn=lambda metrics: metrics[metric], reverse=True, n=1, keep_checkpoints_without_metrics=False
+    )
+
+
+def _ranked_by(metric: str) -> dict[str, Any]:
+    """Options with which metrics are written and `best_step` is the one where this metric is lowest."""
+    return {"best_fn": lambda metrics: metrics[metric], "best_mode": "min"} if metric else {}
+
+
+def _saved(manager: ocp.CheckpointManager, step: int) -> Any:
+    """What the checkpoint says that it holds."""
+    return manager.item_metadata(step)["state"]
+
+
+def _newest_undamaged(
+    manager: ocp.CheckpointManager,
+    folder: Path,
+    restore: Callable[[int], tuple[Any, dict[str, int]]],
+    steps: list[int] | None = None,
+) -> tuple[Any, int, list[int]]:
+    """What `restore` gives for the newest step whose values have their digests, that step, and the damaged ones."""
+    damaged: list[int] = []
+    reason = ""
+    for step in sorted(manager.all_steps() if steps is None else steps, reverse=True):
+        try:
+            state, wanted = restore(step)
+            changed = [name for name, value in digests.of_tree(state).items() if wanted.get(name) != value]
+            if not changed:
+                return state, step, damaged
+            reason = f"'{changed[0]}' is not what was saved"
+        except UsageError:
+            raise
+        except Exception as error:  # a damaged file shows itself in whatever read it
+            reason = _first_line(error)
+        damaged.append(step)
+        logging.warning("The checkpoint of step %d in %s is damaged (%s).", step, folder, reason)
+    raise UsageError(
+        f"No checkpoint in {folder} is undamaged (step {damaged[-1]}: {reason}): restore the folder from a copy, or "
+        "start again in another one."
+    )
+
+
+def _set_aside(folder: Path, steps: list[int]) -> None:
+    for step in steps:
+        (folder / str(step)).rename(folder / f"{step}{DAMAGED}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

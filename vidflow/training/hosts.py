@@ -3,13 +3,16 @@
 All of them compute. The first also writes the run folder, which lies on storage that all of them read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vidflow import files
 from vidflow.errors import UsageError
 
 SENTENCE = 2000  # bytes of an error that the other processes are told
@@ -41,6 +44,14 @@ def on_first(action: Callable[..., None], *arguments: Any) -> None:
     problem = told.tobytes().decode(errors="ignore").rstrip()
     if problem:
         raise UsageError(problem)
+
+
+@contextmanager
+def held_by_first(folder: Path) -> Iterator[None]:
+    """`files.held` by the first process, for all of them."""
+    with ExitStack() as stack:
+        on_first(lambda: stack.enter_context(files.held(folder)))
+        yield
 
 
 def gather(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vidflow.data import pipeline
-from vidflow.errors import UsageError
+from vidflow.errors import Preempted, UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.devices import peak_flops
 from vidflow.parallel.mesh import batch_sharding, whole_mesh
 from vidflow.training import hosts, run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
+from vidflow.training.preemption import Notice
 from vidflow.training.program import Learner, make_program
 from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
@@ -41,12 +43,14 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
     """Trains `task` to `config.steps`, going on from the newest checkpoint in `workdir` if there is one.
 
     Raises:
-      UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, a loss that is not finite.
+      UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, too many steps skipped.
+      Preempted: the run was told to stop, and is saved.
     """
     mesh = whole_mesh(config.mesh.to_dict())
     with rules.in_force(config.get("rules", rules.DEFAULT)):
         program = make_program(config, task.learner, mesh)
-        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+        keeping = config.checkpoint
+        checkpoints = Checkpoints(workdir / "checkpoints", keeping.keep, keeping.keep_every, keeping.best)
         if checkpoints.latest() is None:
             state = program.initialise(jax.random.key(config.seed))
         else:
@@ -54,8 +58,8 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
         if int(state.step) > config.steps:
             raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
         if int(state.step) < config.steps:
-            with jax.set_mesh(mesh):
-                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state)
+            with jax.set_mesh(mesh), Notice() as notice:
+                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state, notice)
     checkpoints.close()
     averaged = hosts.gather(state.ema)
     hosts.on_first(task.finish, averaged)
@@ -70,6 +74,7 @@ def _run_steps(
     step: Callable[[states.State, dict[str, Any]], tuple[states.State, Metrics]],
     checkpoints: Checkpoints,
     state: states.State,
+    notice: Notice,
 ) -> states.State:
     """The loop proper. Resuming relies on this order of operations; do not change it lightly.
 
@@ -77,8 +82,8 @@ def _run_steps(
     2. batch(s) is read; it is a function of (seed, s), and no position in the data is carried.
     3. Step s runs; its randomness is a function of (seed, s, row).
     4. Its metrics are handed over; nothing waits for the device.
-    5. When s + 1 is a multiple of `checkpoint.every`, or the last, metrics are written out and then the state is
-       saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
+    5. When s + 1 is a multiple of `checkpoint.every`, or the last, or the run is told to stop, metrics are written out
+       and then the state is saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
     """
     start = int(state.step)
     dataset = pipeline.rows(task.source, seed=config.seed)
@@ -90,9 +95,12 @@ def _run_steps(
         start=start,
         steps=config.steps,
         every=config.log_every,
+        window=config.checkpoint.every,
         rows=config.batch_size,
         flops=task.learner.flops_per_row * config.batch_size,
         peak=peak_flops(math.prod(mesh.shape.values())),
+        max_skips=config.stability.max_skips,
+        examples=partial(pipeline.indices, task.source, seed=config.seed, batch_size=config.batch_size),
     )
     for s in range(start, config.steps):
         batch = next(batches)
@@ -100,9 +108,16 @@ def _run_steps(
         telemetry.step(s, metrics)
         if s == start:
             telemetry.flush()  # the first step compiles: keep it out of the throughput of the next ones
-        if (s + 1) % config.checkpoint.every == 0 or s + 1 == config.steps:
+        regular, told = (s + 1) % config.checkpoint.every == 0, notice.reached(s)
+        if regular or told or s + 1 == config.steps:
             telemetry.flush()
-            checkpoints.save(state, s + 1)
+            best = config.checkpoint.best
+            checkpoints.save(state, s + 1, {best: telemetry.mean(best)} if best and regular else None)
             telemetry.pause()
+        if told and s + 1 < config.steps:
+            telemetry.close()
+            checkpoints.close()
+            raise Preempted(f"Told to stop: saved step {s + 1} of {config.steps}; the same command goes on.",
+                            config.preemption_code)
     telemetry.close()
     return state

@@ -16,26 +16,24 @@ from vidflow.errors import UsageError
 MATRICES = {("embed", "heads"), ("heads", "embed"), ("embed", "mlp"), ("mlp", "embed")}
 
 
-def make_optimizer(config: ConfigDict, steps: int, axis_names: Any) -> optax.GradientTransformation:
-    """The transformation that `config.optimizer` describes.
+def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransformation:
+    """The transformation that `config.optimizer` describes, at a learning rate of 1: the rate is a function of the
+    step of the run, which skipped steps move on too, and not of the number of updates.
 
     Args:
-      config: `name` ("adamw" or "muon"), `learning_rate`, `warmup` (steps), `decay` ("constant", "cosine", or
-        "linear", to a tenth), `weight_decay`, `clip` (global gradient norm), `b1`, `b2`.
-      steps: length of the run, which `decay` reaches its end at.
+      config: `name` ("adamw" or "muon"), `weight_decay`, `clip` (global gradient norm), `b1`, `b2`.
       axis_names: logical axis names of each parameter (`parallel.rules.axis_names`).
 
     Raises:
-      UsageError: an unknown name or decay.
+      UsageError: an unknown name.
     """
-    rate = learning_rate(config, steps)
     if config.name == "adamw":
         update = optax.adamw(
-            rate, config.b1, config.b2, weight_decay=config.weight_decay, mask=_is_matrix_tree(axis_names)
+            1.0, config.b1, config.b2, weight_decay=config.weight_decay, mask=_is_matrix_tree(axis_names)
         )
     elif config.name == "muon":
         update = contrib.muon(
-            rate,
+            1.0,
             beta=0.95,
             weight_decay=config.weight_decay,
             adam_b1=config.b1,
@@ -48,7 +46,12 @@ def make_optimizer(config: ConfigDict, steps: int, axis_names: Any) -> optax.Gra
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
-    """Linear warm-up, then the chosen decay; a function of the step alone."""
+    """Linear warm-up over `config.warmup` steps to `config.learning_rate`, then `config.decay` until the end of a run
+    of `steps`: "constant", "cosine" or "linear", the latter two to a tenth. A function of the step alone.
+
+    Raises:
+      UsageError: an unknown decay.
+    """
     peak, warmup = config.learning_rate, config.warmup
     rest = max(steps - warmup, 1)
     decays = {

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from vidflow.parallel import rules, topologies
 from vidflow.parallel.mesh import batch_sharding, check_batch
 from vidflow.training import state as states
-from vidflow.training.optimizer import make_optimizer, matrices_as
+from vidflow.training.health import Limits
+from vidflow.training.optimizer import learning_rate, make_optimizer, matrices_as
 from vidflow.training.step import Objective, make_step
 
 
@@ -55,12 +56,15 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
     # Parameters are made outside the mesh, from a single row, which would not divide over its devices.
     boxed = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)))
     names = rules.axis_names(boxed)
-    optimizer = make_optimizer(config.optimizer, config.steps, names)
+    optimizer = make_optimizer(config.optimizer, names)
+    stability = config.stability
     step = make_step(
         learner.objective,
         optimizer,
+        learning_rate(config.optimizer, config.steps),
         seed=config.seed,
         ema_decay=config.ema_decay,
+        limits=Limits(stability.loss_spike, stability.norm_spike, stability.window),
         microbatches=config.microbatches,
         view=matrices_as(config.gradient_dtype, names),
     )
@@ -69,7 +73,8 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
     if on_host:
         step = _through_device_memory(step, jax.tree.map(lambda leaf: leaf.sharding, state))
     place = batch_sharding(mesh)
-    row = {**learner.row, "row": jax.ShapeDtypeStruct((), "int32")}
+    number = jax.ShapeDtypeStruct((), "int32")
+    row = {**learner.row, "row": number, "index": number}
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype, sharding=place), row)
     jitted = jax.jit(
         step,

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
+from vidflow.training import health
 
 
 @flax.struct.dataclass
@@ -21,13 +22,21 @@ class State:
 
     Attributes:
       params, opt_state, ema: trees of float32 arrays.
-      step: int32 scalar.
+      health: statistics of loss and gradient, `training.health.Health`.
+      step: int32 scalar; skipped steps count, since the data move on.
     """
 
     params: Any
     opt_state: Any
     ema: Any
+    health: Any
     step: Any
+
+
+def fresh(params: Any, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    ema = jax.tree.map(jnp.copy, params)
+    return State(params, optimizer.init(params), ema, health.fresh(), jnp.zeros((), jnp.int32))
 
 
 def initialise(
@@ -40,8 +49,7 @@ def initialise(
     """A fresh state, every leaf created where `shardings` puts it; `init(key)` gives annotated parameters."""
 
     def create(key: jax.Array) -> State:
-        params = rules.unbox(init(key))
-        return State(params, optimizer.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32))
+        return fresh(rules.unbox(init(key)), optimizer)
 
     place = shardings(init, optimizer, mesh)
     state = jax.jit(create, out_shardings=place)(key)
@@ -56,7 +64,7 @@ def abstract(
 ) -> State:
     """The shape, dtype and sharding of every leaf, computed without making any."""
     params = rules.unbox(jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))))
-    shapes = State(params, jax.eval_shape(optimizer.init, params), params, jax.ShapeDtypeStruct((), jnp.int32))
+    shapes = jax.eval_shape(lambda params: fresh(params, optimizer), params)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -69,7 +77,9 @@ def shardings(init: Callable[[jax.Array], Any], optimizer: optax.GradientTransfo
     boxed = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
     params = rules.shardings(boxed, mesh)
     opt_state = rules.shardings(jax.eval_shape(optimizer.init, boxed), mesh)
-    return State(params, opt_state, params, NamedSharding(mesh, P()))
+    everywhere = NamedSharding(mesh, P())
+    counters = jax.tree.map(lambda _: everywhere, jax.eval_shape(health.fresh))
+    return State(params, opt_state, params, counters, everywhere)
 
 
 def put_on_host(places: State, names: Sequence[str]) -> State:

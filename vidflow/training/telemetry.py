@@ -1,7 +1,7 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard events, a progress bar.
 
 Metrics stay on the device until `flush`, so logging never makes a step wait for the one before it. Every process
-fetches them and stops at a loss that is not finite; only the first writes and shows them.
+fetches them and stops when too many steps in a row were skipped; only the first writes and shows them.
 """
 
 import json
@@ -9,6 +9,8 @@ import logging
 import math
 import os
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +23,49 @@ from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.training import hosts
 
+SHOWN = 16  # examples named in an error
+
 
 class Telemetry:
     """Writes one line of metrics.jsonl a step, in batches of `every` steps."""
 
     def __init__(
-        self, folder: Path, *, start: int, steps: int, every: int, rows: int, flops: float, peak: float | None
+        self,
+        folder: Path,
+        *,
+        start: int,
+        steps: int,
+        every: int,
+        window: int,
+        rows: int,
+        flops: float,
+        peak: float | None,
+        max_skips: int,
+        examples: Callable[[int], Sequence[int]],
     ) -> None:
-        """`start` is the step resumed from: later lines, of steps that will run again, are dropped.
+        """Of the run in `folder`, whose metrics are fetched `every` so many steps.
 
-        `rows` is the global batch size, `flops` the model FLOPs of one step, `peak` the peak FLOP/s of all devices
-        together or None where it is not known.
+        Args:
+          start: the step resumed from: later lines, of steps that will run again, are dropped.
+          rows: the global batch size.
+          flops: model FLOPs of one step.
+          window: steps that `mean` looks back.
+          peak: FLOP/s of all devices together, or None where it is not known.
+          max_skips: skipped steps in a row that stop the run.
+          examples: step -> the indices of its examples in the data, for the sentence that is said then.
         """
         writes = hosts.is_first()
-        self._file = _truncate(folder / "metrics.jsonl", start) if writes else open(os.devnull, "a")
+        lines = [line for line in read_metrics(folder) if line["step"] < start]
+        self._recent = deque(lines, maxlen=window)
+        self._file = _rewritten(folder / "metrics.jsonl", lines) if writes else open(os.devnull, "a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start, write_to_disk=writes)
         self._bar = tqdm(
             total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name, disable=not writes
         )
         self._every, self._rows, self._flops, self._peak = every, rows, flops, peak
+        self._max_skips, self._examples = max_skips, examples
         self._waiting: list[tuple[int, Any]] = []
-        self._last: dict[str, float | None] = {}  # the last line written
+        self._last: dict[str, float | int | None] = {}  # the last line written
         self._clock = time.perf_counter()
 
     def step(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -54,7 +78,7 @@ class Telemetry:
         """Fetches the waiting metrics and writes them.
 
         Raises:
-          UsageError: a loss that is not finite, naming the step; nothing after it is trusted.
+          UsageError: too many steps were skipped in a row; names the first of them, its examples and its times.
         """
         if not self._waiting:
             return
@@ -65,20 +89,45 @@ class Telemetry:
             line = {"step": step, **_flat(metrics), **self._speed(seconds)}
             self._file.write(json.dumps(line) + "\n")
             self._last = line
+            self._recent.append(line)
             for name, value in line.items():
-                if name != "step" and value is not None:
+                if name not in ("step", "data") and value is not None:
                     self._events.add_scalar(name, value, step)
         self._file.flush()
         self._bar.update(len(rows))
-        last = float(rows[-1][1]["loss"])
-        self._bar.set_postfix(loss=f"{last:.4f}", refresh=False)
+        last = rows[-1][1]
+        skipped = {"skipped": int(last["skipped"])} if last["skipped"] else {}
+        self._bar.set_postfix(loss=f"{float(last['loss']):.4f}", **skipped, refresh=False)
         self._waiting.clear()
         for step, metrics in rows:
-            if not math.isfinite(metrics["loss"]):
-                raise UsageError(
-                    f"The loss is {float(metrics['loss'])} at step {step}: lower config.optimizer.learning_rate, or "
-                    "look at the data of that step; the last checkpoint is kept."
-                )
+            if metrics["skipped_in_a_row"] >= self._max_skips:
+                raise UsageError(self._too_many_skips(step, metrics))
+
+    def _too_many_skips(self, step: int, metrics: dict[str, np.ndarray]) -> str:
+        first = step + 1 - int(metrics["skipped_in_a_row"])
+        indices = self._examples(first)
+        shown = ", ".join(map(str, indices[:SHOWN])) + (f" and {len(indices) - SHOWN} more" * (len(indices) > SHOWN))
+        by_time = metrics.get("loss_by_time", np.zeros(0))
+        times = [f"{k / len(by_time):g} to {(k + 1) / len(by_time):g}" for k in np.flatnonzero(np.isposinf(by_time))]
+        return (
+            f"Steps {first} to {step} were all skipped (config.stability.max_skips): at step {step} the loss is "
+            f"{float(metrics['loss']):.4g} and the gradient's norm {float(metrics['gradient_norm']):.4g}"
+            + (f", not finite at times {', '.join(times)}" if times else "")
+            + f". Step {first} read examples {shown}. The newest checkpoint is untouched by them: look at those "
+            "examples, or start a run with a lower learning rate and --config.init_from=this run's folder."
+        )
+
+    def mean(self, name: str) -> float:
+        """The mean of a metric over the last `window` steps, those before a resume included.
+
+        Raises:
+          UsageError: no such metric.
+        """
+        values = [line[name] for line in self._recent if line.get(name) is not None]
+        if not values:
+            known = sorted({key for line in self._recent for key in line} - {"step", "data"})
+            raise UsageError(f"There is no metric '{name}' (config.checkpoint.best): use one of {', '.join(known)}.")
+        return float(np.mean(values))
 
     def pause(self) -> None:
         """Leaves the time since the last flush out of the next throughput."""
@@ -123,19 +172,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _truncate(path: Path, start: int) -> Any:
-    """The file, open for appending, with the lines of steps before `start` only."""
-    kept = [line for line in read_metrics(path.parent) if line["step"] < start]
-    files.write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+def _rewritten(path: Path, lines: list[dict[str, Any]]) -> Any:
+    """The file with these lines alone, open for appending."""
+    files.write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return path.open("a", encoding="utf-8")
 
 
-def _flat(metrics: dict[str, np.ndarray]) -> dict[str, float | None]:
+def _flat(metrics: dict[str, np.ndarray]) -> dict[str, float | int | None]:
     """Scalars by name; a vector becomes name/0, name/1, ...; a value that is not a number becomes null."""
     flat = {}
     for name, value in metrics.items():
         if value.ndim == 0:
-            flat[name] = float(value)
+            flat[name] = value.item()
         else:
             flat.update({f"{name}/{index}": float(x) for index, x in enumerate(value)})
     return {name: value if math.isfinite(value) else None for name, value in flat.items()}

@@ -1,0 +1,89 @@
+"""A driver that kills a real training process again and again, and remembers everything that it said."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vidflow.training.telemetry import read_metrics
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = f"{ROOT}/experiments/bounce/autoencoder.py:smoke"
+# Every line reaches the file at once, and a checkpoint is never far: also not from the moment of a kill.
+OFTEN = ("--config.log_every=1", "--config.checkpoint.every=4", "--config.data.clips=24")
+
+
+def start(workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
+    """`vidflow train` of the small experiment as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "vidflow.train", f"--config={EXPERIMENT}", f"--workdir={workdir}", *OFTEN, *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def undisturbed(workdir: Path, *flags: str, devices: int = 1) -> str:
+    """Trains to the end; what the process said."""
+    child = start(workdir, *flags, devices=devices)
+    said, _ = child.communicate(timeout=300)
+    assert child.returncode == 0, said
+    return said
+
+
+class Disturbed:
+    """A run that is killed. `seen` maps each step to the (loss, data) pairs of every time it was taken."""
+
+    def __init__(self, workdir: Path, steps: int, seed: int) -> None:
+        self.workdir, self.steps, self.flags = workdir, steps, (f"--config.steps={steps}",)
+        self.seen: dict[int, set[tuple[float, int]]] = {}
+        self.kills: list[str] = []
+        self._random = random.Random(seed)
+
+    def kill_in_the_middle(self, signal_number: int = signal.SIGKILL) -> None:
+        """Starts or resumes the run and ends it at a random moment: either after some more steps, or as soon as a
+        checkpoint is being written."""
+        child = start(self.workdir, *self.flags)
+        reached = max(self.seen, default=-1)
+        in_a_save = self._random.random() < 0.5
+        beyond = reached + self._random.randint(1, max(1, (self.steps - reached) // 4))
+        deadline = time.monotonic() + 120
+        while child.poll() is None and time.monotonic() < deadline:
+            lines = read_metrics(self.workdir)
+            if lines and lines[-1]["step"] >= beyond and (not in_a_save or self._is_saving()):
+                break
+            time.sleep(0.001)
+        self.kills.append("in a save" if in_a_save else "between")
+        child.send_signal(signal_number)
+        child.communicate(timeout=60)
+        assert child.returncode != 0, "the run finished before it could be killed"
+        self.code = child.returncode
+        self.remember()
+
+    def finish(self) -> None:
+        """Resumes the run and lets it end."""
+        undisturbed(self.workdir, *self.flags)
+        self.remember()
+
+    def remember(self) -> None:
+        for line in read_metrics(self.workdir):
+            self.seen.setdefault(line["step"], set()).add((line["loss"], line["data"]))
+
+    def _is_saving(self) -> bool:
+        folder = self.workdir / "checkpoints"
+        return folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+
+
+def trajectory(workdir: Path) -> list[tuple[int, float, int]]:
+    """Step, loss and data of every line."""
+    return [(line["step"], line["loss"], line["data"]) for line in read_metrics(workdir)]
+
+
+def final_digests(workdir: Path) -> dict[str, int]:
+    """Of every array of the last checkpoint: parameters, moments, average, statistics, step."""
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    return json.loads((workdir / "checkpoints" / str(max(steps)) / "digests" / "metadata").read_text())

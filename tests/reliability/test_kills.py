@@ -1,0 +1,72 @@
+"""A run that is killed again and again ends as if it had never been."""
+
+import signal
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.reliability import driver
+from vidflow.training.telemetry import read_metrics
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    run = tmp_path_factory.mktemp("calm") / "run"
+    driver.undisturbed(run, f"--config.steps={STEPS}")
+    return run
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_change_nothing(kills, calm, tmp_path):
+    steps = STEPS
+    if kills > 5:
+        steps, calm = 400, tmp_path / "calm"
+        driver.undisturbed(calm, f"--config.steps={steps}")
+    run = driver.Disturbed(tmp_path / "run", steps, seed=kills)
+    for _ in range(kills):
+        run.kill_in_the_middle()
+    run.finish()
+    assert_same(run, calm)
+    assert {"in a save", "between"} == set(run.kills)
+
+
+def assert_same(run, calm):
+    """Every step once in the end, as in the run that nobody disturbed, and the same whenever it was taken."""
+    assert driver.trajectory(run.workdir) == driver.trajectory(calm)
+    assert [line["step"] for line in read_metrics(run.workdir)] == list(range(run.steps))
+    assert all(len(values) == 1 for values in run.seen.values()), run.seen
+    assert driver.final_digests(run.workdir) == driver.final_digests(calm)
+    weights = "autoencoder/weights.safetensors"
+    one, other = load_file(run.workdir / weights), load_file(calm / weights)
+    assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_run_told_to_stop_saves_says_so_and_goes_on(calm, tmp_path):
+    run = driver.Disturbed(tmp_path / "run", STEPS, seed=0)
+    child = driver.start(run.workdir, *run.flags, "--config.preemption_code=99")
+    run.flags += ("--config.preemption_code=99",)
+    while len(read_metrics(run.workdir)) < 6 and child.poll() is None:
+        pass
+    child.send_signal(signal.SIGTERM)
+    said, _ = child.communicate(timeout=30)
+    assert child.returncode == 99, said
+    run.remember()
+    saved = len(read_metrics(run.workdir))
+    assert f"vidflow: Told to stop: saved step {saved} of {STEPS}; the same command goes on." in said
+    assert (run.workdir / "checkpoints" / str(saved) / "commit_success.txt").exists()
+    run.finish()
+    assert_same(run, calm)
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    child = driver.start(tmp_path / "run", "--config.steps=5000")
+    while not read_metrics(tmp_path / "run") and child.poll() is None:
+        pass
+    second = driver.start(tmp_path / "run", "--config.steps=5000")
+    said, _ = second.communicate(timeout=60)
+    child.kill()
+    child.communicate()
+    assert second.returncode == 2
+    assert f"Another process (process {child.pid} on" in said and "use another folder" in said
