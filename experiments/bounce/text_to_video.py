@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.microbatches = 1  # parts of a batch whose gradients are added up one after another
     config.gradient_dtype = "float32"  # "bfloat16" halves the memory of the matrices' gradients
     config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
+    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
     config.log_every = 10
     config.ema_decay = 0.99
 

@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.microbatches = 1
     config.gradient_dtype = "float32"
     config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
+    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
     config.log_every = 10
     config.ema_decay = 0.999
 

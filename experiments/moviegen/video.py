@@ -40,6 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.microbatches = 1
     config.gradient_dtype = "bfloat16"  # of the matrices; their master copies and moments are float32
     config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
+    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
     config.log_every = 10
     config.ema_decay = 0.9999
 

@@ -13,7 +13,7 @@ from vidflow.training.telemetry import Telemetry, read_metrics
 
 
 def config(**leaves):
-    return ConfigDict({"task": "x", "steps": 10, "model": {"width": 8}, **leaves})
+    return ConfigDict({"task": "x", "init_from": "", "steps": 10, "model": {"width": 8}, **leaves})
 
 
 def test_a_new_folder_holds_config_and_provenance(tmp_path):

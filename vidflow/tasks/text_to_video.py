@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Lea
         return model.init(key, jnp.zeros((1, *smallest)), jnp.zeros((1,)), without_prompt(prompts, 1))
 
     training = (1 + flops.BACKWARD) * _forward_flops(config, prompts, grid, latent_shape[-1])
-    return Learner(init, make_objective(model, config), row, float(training))
+    return Learner(init, make_objective(model, config), row, float(training), math.prod(config.model.patch))
 
 
 def prompts_of(config: ConfigDict) -> Prompts:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
@@ -103,8 +104,8 @@ class Checkpoints:
 
 
 def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[Any, int]:
-    """The averaged parameters of a checkpoint in `folder`, and its step: of `step`, or of the one with the lowest
-    metric `best`, or of the newest undamaged one.
+    """The averaged parameters of a checkpoint in `folder`, in the memory of this host, and its step: of `step`, or of
+    the one with the lowest metric `best`, or of the newest undamaged one.
 
     Raises:
       UsageError: the folder holds no such checkpoint, or only damaged ones.
@@ -114,7 +115,7 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
     with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
 
         def restore(step: int) -> tuple[dict[str, Any], dict[str, int]]:
-            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
             ema = dict(_saved(manager, step)["ema"])
             item = {"ema": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), ema)}
             places = ocp.checkpoint_utils.construct_restore_args(item)
@@ -131,7 +132,7 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
                 + (f" or one of its steps, {', '.join(map(str, sorted(steps)))}." if steps else ".")
             )
         state, found, _ = _newest_undamaged(manager, folder, restore, None if wanted is None else [wanted])
-        return state["ema"], found
+        return jax.tree.map(np.asarray, state["ema"]), found
 
 
 def _lowest(metric: str) -> Any:

@@ -22,6 +22,7 @@ from vidflow.training.preemption import Notice
 from vidflow.training.program import Learner, make_program
 from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
+from vidflow.training.warm_start import start_from
 
 
 class Task(NamedTuple):
@@ -53,6 +54,8 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
         checkpoints = Checkpoints(workdir / "checkpoints", keeping.keep, keeping.keep_every, keeping.best)
         if checkpoints.latest() is None:
             state = program.initialise(jax.random.key(config.seed))
+            if config.init_from:
+                state = start_from(Path(config.init_from), state, task.learner.patch_volume)
         else:
             state = checkpoints.restore(program.state)
         if int(state.step) > config.steps:

@@ -25,12 +25,14 @@ class Learner(NamedTuple):
       objective: (params, row keys, batch) -> (loss, metrics).
       row: shape and dtype of every array of one example, a tree.
       flops_per_row: model FLOPs of one example, forward and backward.
+      patch_volume: latents in a patch, by which weights of fewer channels are widened (`models.growing`).
     """
 
     init: Callable[[jax.Array], Any]
     objective: Objective
     row: dict[str, Any]
     flops_per_row: float
+    patch_volume: int = 1
 
 
 class Program(NamedTuple):

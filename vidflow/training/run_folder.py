@@ -30,7 +30,8 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     """Makes the folder of a new run, or checks that an existing one belongs to `config`.
 
     Raises:
-      UsageError: the folder cannot be written, or holds a run of another config (naming the first difference).
+      UsageError: the folder cannot be written, or holds a run of another config (naming the first difference), or a
+        new run's `init_from` is nothing.
         `steps` may differ, so that a finished run can be trained further.
     """
     hosts.on_first(_prepare, folder, config)
@@ -47,6 +48,8 @@ def _prepare(folder: Path, config: ConfigDict) -> None:
     path = folder / "config.json"
     if path.exists():
         _check_same(read_config(folder), config, folder)
+    elif config.init_from and not Path(config.init_from).exists():
+        raise UsageError(f"config.init_from={config.init_from} is neither a run folder nor a file: correct it.")
     files.write_whole(path, configs.to_json(config))
     files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 

@@ -1,0 +1,52 @@
+"""Weights out of runs: one checkpoint, or the mean of several, as a file or as a folder that samples."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidflow import config as configs
+from vidflow import files
+from vidflow.errors import UsageError
+from vidflow.tasks import frozen_autoencoder
+from vidflow.training import run_folder, warm_start, weights
+
+
+def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> int:
+    """Writes the mean of the averaged weights of all `runs` at all `steps` (none: the newest), or where the metric
+    `best` is lowest, and returns how many it is the mean of.
+
+    A name that ends in .safetensors becomes that file; another one a folder with config, weights and autoencoder of
+    the first run, for `vidflow sample --run` and for `config.init_from`.
+
+    Raises:
+      UsageError: a run without such a checkpoint, runs of different models, or a folder that exists.
+    """
+    found = [(run, *warm_start.averaged_weights(run, step, best)) for run in runs for step in steps or (None,)]
+    for run, params, _ in found:
+        weights.check_shapes(params, found[0][1], run)
+    sources = [f"{run.name} at step {step}" for run, _, step in found]
+    metadata = {"steps": str(max(step for _, _, step in found)), "mean_of": json.dumps(sources)}
+    params = warm_start.mean([params for _, params, _ in found])
+    if out.suffix == ".safetensors":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        weights.save(out, params, metadata)
+    else:
+        _write_folder(runs[0], out, params, metadata)
+    return len(found)
+
+
+def _write_folder(run: Path, out: Path, params: Any, metadata: dict[str, str]) -> None:
+    if (out / "config.json").exists():
+        raise UsageError(f"{out} holds a run already: choose another --out.")
+    autoencoder = run / frozen_autoencoder.NAME
+    config = run_folder.read_config(run)
+    if "sampling" not in config:
+        raise UsageError(f"{run} is a run of {config.get('task', 'another kind')}: export it to a .safetensors file.")
+    out.mkdir(parents=True, exist_ok=True)
+    frozen_autoencoder.load(autoencoder)  # refuse a bad one before copying it
+    shutil.copytree(autoencoder, out / frozen_autoencoder.NAME, dirs_exist_ok=True)
+    weights.save(out / "weights.safetensors", params, metadata)
+    files.write_whole(out / "provenance.json", json.dumps({**run_folder.provenance(), **metadata}, indent=2) + "\n")
+    files.write_whole(out / "config.json", configs.to_json(config))  # last: it makes the folder a run

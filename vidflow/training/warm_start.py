@@ -1,0 +1,63 @@
+"""Starting a run from the weights of another one."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vidflow.errors import UsageError
+from vidflow.models.growing import grow
+from vidflow.training import weights
+from vidflow.training.checkpoint import restore_ema
+from vidflow.training.state import State
+
+
+def averaged_weights(run: Path, step: int | None = None, best: str = "") -> tuple[Any, int]:
+    """The averaged parameters of a run folder as NumPy arrays, and the number of steps in them.
+
+    From the checkpoint of `step`, or the one with the lowest metric `best`, or the newest; a folder without
+    checkpoints, as a finished run that was exported, has its weights alone.
+
+    Raises:
+      UsageError: the folder holds no such checkpoint, or no weights.
+    """
+    if (run / "checkpoints").is_dir():
+        return restore_ema(run / "checkpoints", step, best)
+    if step is not None or best:
+        raise UsageError(f"{run} holds no checkpoints to choose from: leave --step out, or name a run that has them.")
+    params, metadata = weights.load(run / "weights.safetensors")
+    return params, int(metadata.get("steps", 0))
+
+
+def start_from(path: Path, state: State, patch_volume: int) -> State:
+    """The fresh `state` with the averaged weights of a run folder or of a safetensors file, grown where this model
+    is larger (`models.growing`), as parameters and average.
+
+    Raises:
+      UsageError: no weights there, or weights of another model, naming the first difference.
+    """
+    saved = weights.load(path)[0] if path.is_file() else averaged_weights(path)[0]
+    try:
+        grown = grow(saved, state.params, patch_volume, read=partial(multihost_utils.process_allgather, tiled=True))
+    except ValueError as difference:
+        raise UsageError(
+            f"config.init_from={path} is of another model ({difference}): use weights of the same widths and layers."
+        ) from None
+    return state.replace(
+        params=jax.tree.map(_placed, grown, state.params), ema=jax.tree.map(_placed, grown, state.ema)
+    )
+
+
+def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:
+    """The value where and as `like` is; every process makes the parts that its devices hold."""
+    value = np.asarray(value, like.dtype)
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda part: value[part])
+
+
+def mean(trees: Sequence[Any]) -> Any:
+    """The mean of parameter trees of equal shapes, added up in float64."""
+    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees)
