@@ -2,12 +2,14 @@
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vidflow.errors import UsageError
 
@@ -54,3 +56,32 @@ def held(folder: Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {platform.node()}\n")
         lock.flush()
         yield
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Writes a JSON object whole, with a digest of it under "digest"."""
+    write_whole(path, json.dumps({**record, "digest": digest(record)}, indent=1) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      UsageError: it is not whole, or was altered.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("digest") == digest(record):
+            return record
+        reason = "it was altered"
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) or type(error).__name__
+    raise UsageError(f"{path} is not what was written there ({reason}): restore it from a copy, or make it again.")
+
+
+def digest(record: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, whatever the order and spacing of its text."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

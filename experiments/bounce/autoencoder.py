@@ -40,6 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.width = size
     config.data.fps = 8.0
     config.data.threads = 2
+    config.data.max_bad = 0.5  # of a folder: the share of unusable files above which a run stops
 
     config.model = ConfigDict()
     config.model.patch = 4

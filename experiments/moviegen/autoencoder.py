@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.ema_decay = 0.999
 
     config.data = ConfigDict({"source": "folder", "path": "", "frames": arg.frames, "height": arg.size})
-    config.data.update({"width": arg.size, "fps": 16.0, "threads": 16})
+    config.data.update({"width": arg.size, "fps": 16.0, "threads": 16, "max_bad": 0.01})
 
     config.model = ConfigDict({"patch": 1, "widths": (128, 256, 512, 512), "strides": ((2, 2), (2, 2), (2, 2))})
     config.model.update({"blocks": 2, "channels": 16, "attention": True, "groups": 32, "dtype": "bfloat16"})
@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.steps = 10
         config.batch_size = 2
         config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16, "level": 0, "captions": "short"})
-        config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2})
+        config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
         config.model.update({"widths": (8, 8, 8, 8), "blocks": 0, "attention": False, "groups": 0})
         config.model.dtype = "float32"
         config.checkpoint.every = 5

@@ -39,7 +39,7 @@ def lines(folder: Path, *entries: dict | str) -> None:
 
 
 def source(folder: Path, frames: int = 4, fps: float | None = None) -> FolderSource:
-    return FolderSource(folder, frames=frames, fps=fps, **SIZE)
+    return FolderSource(folder, frames=frames, fps=fps, max_bad=1.0, **SIZE)
 
 
 # ------------------------------------------------------------------ clips
@@ -291,3 +291,79 @@ def test_a_sidecar_of_two_videos(tmp_path):
     caption(tmp_path, a="grey")
     with pytest.raises(UsageError, match=r"the caption of both a\.mkv and a\.mp4"):
         source(tmp_path)
+
+
+# ------------------------------------------------------------------ files that fail later
+
+
+def three_files(folder: Path) -> None:
+    for place, name in enumerate("abc"):
+        numbered(folder, f"{name}.mp4", 8, first=10 * place)
+        caption(folder, **{name: name})
+
+
+def test_the_clips_of_a_file_that_breaks_are_replaced_by_a_function_of_seed_and_index(tmp_path, caplog):
+    three_files(tmp_path)
+    whole = source(tmp_path)
+    before = [numbers(item) for item in whole]
+    assert [item["index"] for item in whole] == list(range(6))
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "b.mp4").read_bytes()[:700])
+    again = {seed: FolderSource.__new__(FolderSource) for seed in (0, 1, 2)}
+    for seed, one in again.items():  # as if the file had broken after each of them was made
+        one.__dict__.update(whole.__dict__, _seed=seed, skipped=[])
+    taken = {seed: [one[index]["index"] for index in range(6)] for seed, one in again.items()}
+    for seed, one in again.items():
+        assert taken[seed] == [one[index]["index"] for index in range(6)]  # whenever it is asked for
+        assert [one[index]["index"] for index in (5, 3, 2)] == [taken[seed][index] for index in (5, 3, 2)]
+        assert [index for index in range(6) if taken[seed][index] != index] == [2, 3]
+        assert not {2, 3} & set(taken[seed])
+        assert [numbers(one[index]) for index in (2, 3)] == [before[taken[seed][index]] for index in (2, 3)]
+        assert [name for name, _ in one.skipped] == ["b.mp4"]
+    assert len({tuple(indices) for indices in taken.values()}) > 1
+    said = [record.message for record in caplog.records]
+    assert len(said) == 3 and all("b.mp4 is no longer usable and its clips are replaced" in line for line in said)
+
+
+def test_more_bad_files_than_their_share_stop_the_run(tmp_path):
+    three_files(tmp_path)
+    clips = FolderSource(tmp_path, frames=4, fps=None, max_bad=0.4, **SIZE)
+    (tmp_path / "b.mp4").write_bytes(b"")
+    assert clips[2]["index"] not in (2, 3)
+    (tmp_path / "c.mp4").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"2 of 3 videos .* more than the share config.data.max_bad = 0.4"):
+        for index in range(6):
+            clips[index]
+    with pytest.raises(UsageError, match=r"2 of 3 videos .* more than the share config.data.max_bad = 0.4"):
+        FolderSource(tmp_path, frames=4, fps=None, max_bad=0.4, **SIZE)
+
+
+def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
+    folder, manifest = tmp_path / "clips", tmp_path / "data.json"
+
+    def fixed(frames: int = 4) -> FolderSource:
+        return FolderSource(folder, frames=frames, fps=None, manifest=manifest, **SIZE)
+
+    three_files(folder)
+    first = [numbers(item) for item in fixed()]
+    text = manifest.read_text()
+    numbered(folder, "0.mp4", 8)  # a new file comes first by name, and is passed over
+    caption(folder, **{"0": "new"})
+    assert [numbers(item) for item in fixed()] == first and manifest.read_text() == text
+    with pytest.raises(UsageError, match="lists clips of"):
+        fixed(frames=2)
+    manifest.write_text(text.replace('"clips": 2', '"clips": 1', 1))
+    with pytest.raises(UsageError, match=r"data.json is not what was written there \(it was altered\)"):
+        fixed()
+    manifest.write_text(text)
+    (folder / "b.txt").write_text("other words")
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+        fixed()
+    caption(folder, b="b")
+    fixed()
+    numbered(folder, "b.mp4", 8, first=11)
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+        fixed()
+    (folder / "b.mp4").unlink()
+    (folder / "b.txt").unlink()
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+        fixed()

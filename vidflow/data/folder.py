@@ -1,23 +1,25 @@
 """A folder of captioned video files as a random-access source of clips."""
 
 import bisect
+import hashlib
 import itertools
-import json
 import logging
 import operator
 import os
-import unicodedata
-from pathlib import Path, PurePosixPath
-from typing import SupportsIndex
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 from tqdm import tqdm
 
-from vidflow.data import video
+from vidflow import files
+from vidflow.data import captions, video
+from vidflow.data.decoders import Decoders
 from vidflow.errors import UsageError
 
 EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 
-_CAPTIONS = "captions.jsonl"
 _FEW = 8  # files; fewer are scanned before a progress bar would be read
 
 
@@ -31,14 +33,19 @@ class FolderSource:
     Captions come from a text file beside each video (`walk.mp4`, `walk.txt`) or from one
     `captions.jsonl` at the top with lines `{"file": "sub/walk.mp4", "caption": "..."}`.
 
-    Building the source decodes every captioned file once, because only the decoder knows how many
-    frames a file has. `skipped` lists (name, reason) for the files that give no clip: no caption,
-    not decodable, too short. They are logged in one warning.
+    The first time, every captioned file is decoded once, because only the decoder knows how many
+    frames a file has. What was found is written to `manifest`, if that is given, with a digest of
+    every file; later the folder must hold just these files, and new ones are passed over.
 
-    Item i is the same bytes whenever it is asked for.
+    `skipped` lists (name, reason) for the files that give no clip: no caption, not decodable, too
+    short. They are logged in one warning. A file that stops being decodable later is added to it,
+    and each of its clips is replaced by another one, chosen by (seed, index) alone.
+
+    Item i is the same bytes whenever it is asked for. Files are decoded in other processes.
 
     Raises:
-      UsageError: no such folder, no usable video, or captions that contradict the folder.
+      UsageError: no such folder, no usable video, more than a share `max_bad` of them unusable,
+        captions that contradict the folder, or a folder that is not that of the manifest.
     """
 
     def __init__(
@@ -49,58 +56,125 @@ class FolderSource:
         height: int,
         width: int,
         fps: float | int | None,
+        seed: int = 0,
+        max_bad: float = 0.5,
+        manifest: Path | None = None,
     ):
         video.check_clip(frames, height, width, fps)
-        folder = Path(path)
-        videos = _videos(folder)
-        captions = _captions(folder, videos)
+        self._folder, self._seed, self._max_bad = Path(path), seed, max_bad
         self._size = {"frames": frames, "height": height, "width": width, "fps": fps}
-        self.skipped: list[tuple[str, str]] = []
-        self._files: list[tuple[Path, str]] = []
-        counts = []
-        for name in tqdm(videos, desc="scan", unit="file", disable=len(videos) <= _FEW):
-            try:
-                clips = _clips(videos[name], captions.get(name, ""), frames, fps)
-            except UsageError as reason:
-                self.skipped.append((name, str(reason)))
-            else:
-                self._files.append((videos[name], captions[name]))
-                counts.append(clips)
-        self._ends = list(itertools.accumulate(counts))
-        self._report(folder, len(videos))
+        self._decoders, self._lock = Decoders(), threading.Lock()
+        if manifest and manifest.exists():
+            found = _verified(manifest, self._folder, self._size)
+        else:
+            found = _scanned(self._folder, self._size, self._decoders)
+        self.skipped = [(name, reason) for name, reason in found["skipped"]]
+        self._files = found["files"]
+        if not self._files:
+            name, reason = self.skipped[0]
+            raise UsageError(
+                f"none of the {len(self.skipped)} videos in {self._folder} is usable; the first, {name}: {reason}"
+            )
+        self._ends = list(itertools.accumulate(file["clips"] for file in self._files))
+        if self.skipped:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped)
+            logging.warning("%d of %d videos in %s skipped: %s", len(self.skipped), self._total, self._folder, reasons)
+        self._check_share()
+        if manifest and not manifest.exists():
+            files.write_record(manifest, found)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: SupportsIndex) -> dict:
-        """{"video": UInt8[np.ndarray, "T H W 3"], "caption": str} for 0 <= index < len."""
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """{"video": UInt8[np.ndarray, "T H W 3"], "caption": str, "index": int} for 0 <= index < len.
+
+        `index` is that of the clip which was read: another one where the file of this one cannot be.
+
+        Raises:
+          UsageError: too many files turned out to be unusable.
+        """
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        number = bisect.bisect_right(self._ends, index)
-        first = self._ends[number - 1] if number else 0
-        path, caption = self._files[number]
-        skip = (index - first) * self._size["frames"]
-        return {"video": video.read(path, skip=skip, **self._size), "caption": caption}
+        for candidate in itertools.chain([index], self._replacements(index)):
+            number = bisect.bisect_right(self._ends, candidate)
+            first = self._ends[number - 1] if number else 0
+            file, skip = self._files[number], (candidate - first) * self._size["frames"]
+            try:
+                pictures = self._decoders.read(self._folder / file["path"], skip=skip, **self._size)
+            except UsageError as reason:
+                self._quarantine(file["name"], str(reason))
+            else:
+                return {"video": pictures, "caption": file["caption"], "index": candidate}
+        raise AssertionError("replacements have no end")
 
-    def _report(self, folder: Path, total: int) -> None:
-        if not self._files:
-            name, reason = self.skipped[0]
+    def _replacements(self, index: int) -> Iterator[int]:
+        for attempt in itertools.count():
+            words = f"{self._seed} {index} {attempt}".encode()
+            yield int.from_bytes(hashlib.sha256(words).digest()[:8]) % len(self)
+
+    def _quarantine(self, name: str, reason: str) -> None:
+        with self._lock:
+            if name not in dict(self.skipped):
+                logging.warning("%s is no longer usable and its clips are replaced: %s", name, reason)
+                self.skipped.append((name, reason))
+        self._check_share()
+
+    @property
+    def _total(self) -> int:
+        return len({file["name"] for file in self._files} | set(dict(self.skipped)))
+
+    def _check_share(self) -> None:
+        if len(self.skipped) > self._max_bad * self._total:
+            name, reason = self.skipped[-1]
             raise UsageError(
-                f"none of the {total} videos in {folder} is usable; the first, {name}: {reason}"
-            )
-        if self.skipped:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped)
-            logging.warning(
-                "%d of %d videos in %s skipped: %s", len(self.skipped), total, folder, reasons
+                f"{len(self.skipped)} of {self._total} videos in {self._folder} are unusable, more than the share "
+                f"config.data.max_bad = {self._max_bad:g} (the last, {name}: {reason}): mend them or raise that share."
             )
 
 
-def _clips(path: Path, caption: str, frames: int, fps: float | int | None) -> int:
+def _scanned(folder: Path, size: dict[str, Any], decoders: Decoders) -> dict[str, Any]:
+    """What a folder holds: `files` (name, path, digest, caption, clips), `skipped` (name, reason), `size` of a clip."""
+    videos = _videos(folder)
+    texts = captions.read(folder, videos)
+    found: dict[str, Any] = {"size": size, "files": [], "skipped": []}
+    for name in tqdm(videos, desc="scan", unit="file", disable=len(videos) <= _FEW):
+        try:
+            clips = _clips(videos[name], texts.get(name, ""), size["frames"], size["fps"], decoders)
+            digest = files.sha256(videos[name])
+        except UsageError as reason:
+            found["skipped"].append([name, str(reason)])
+        except OSError as error:
+            found["skipped"].append([name, f"cannot be read: {error.strerror}"])
+        else:
+            path = videos[name].relative_to(folder).as_posix()
+            entry = {"name": name, "path": path, "sha256": digest, "caption": texts[name], "clips": clips}
+            found["files"].append(entry)
+    return found
+
+
+def _verified(manifest: Path, folder: Path, size: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, of these clips, its files unchanged."""
+    found = files.read_record(manifest)
+    if found["size"] != size:
+        raise UsageError(f"{manifest} lists clips of {found['size']} and {size} are asked for: use another --workdir.")
+    texts = captions.read(folder, _videos(folder))
+    for file in tqdm(found["files"], desc="check", unit="file", disable=len(found["files"]) <= _FEW):
+        path = folder / file["path"]
+        if not path.is_file() or files.sha256(path) != file["sha256"] or texts.get(file["name"]) != file["caption"]:
+            raise UsageError(
+                f"{path} or its caption is not what this run started with, which {manifest} lists: restore it, or "
+                "start a run in another --workdir."
+            )
+    return found
+
+
+def _clips(path: Path, caption: str, frames: int, fps: float | int | None, decoders: Decoders) -> int:
     """How many clips the file gives; raises UsageError with the reason where it gives none."""
     if not caption:
-        raise UsageError(f"no caption: write one in {path.stem}.txt or {_CAPTIONS}")
-    info = video.probe(path)
+        raise UsageError(f"no caption: write one in {path.stem}.txt or {captions.LISTED}")
+    info = decoders.probe(path)
     usable = info.frames if fps is None else video.resampled_frames(info.seconds, fps)
     if usable < frames:
         raise UsageError(f"too short: {usable} frames, {frames} needed")
@@ -111,100 +185,14 @@ def _videos(folder: Path) -> dict[str, Path]:
     """Relative name -> path, sorted by name; names are composed (NFC), as captions are."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: check the path")
-    found = {}
-    for path in _visible(folder):
+    found: dict[str, Path] = {}
+    for path in captions.visible(folder):
         if path.suffix.lower() not in EXTENSIONS:
             continue
-        name = _name(path.relative_to(folder))
+        name = captions.composed(path.relative_to(folder))
         if name in found:
             raise UsageError(f"{folder} has two files that both read {name}: rename one of them")
         found[name] = path
     if not found:
         raise UsageError(f"{folder} holds no video: put {', '.join(EXTENSIONS)} files there")
     return dict(sorted(found.items()))
-
-
-def _visible(folder: Path) -> list[Path]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return [
-        path
-        for path in paths
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-
-
-def _name(path: Path | PurePosixPath) -> str:
-    # One accented letter can be stored in two ways, and systems differ in which they choose.
-    return unicodedata.normalize("NFC", path.as_posix())
-
-
-def _captions(folder: Path, videos: dict[str, Path]) -> dict[str, str]:
-    """Name -> caption, stripped, for the videos that have one."""
-    sidecars = {path for path in _visible(folder) if path.suffix.lower() == ".txt"}
-    listed = folder / _CAPTIONS
-    if not listed.is_file():
-        return _from_sidecars(folder, sidecars, videos)
-    owned = sorted(path for path in videos.values() if path.with_suffix(".txt") in sidecars)
-    if owned:
-        raise UsageError(
-            f"{folder} has both {_CAPTIONS} and {owned[0].stem}.txt: keep one kind of caption"
-        )
-    return _from_lines(listed, videos)
-
-
-def _from_sidecars(
-    folder: Path, sidecars: set[Path], videos: dict[str, Path]
-) -> dict[str, str]:
-    captions, owner = {}, {}
-    for name, path in videos.items():
-        sidecar = path.with_suffix(".txt")
-        if sidecar not in sidecars:
-            continue
-        if sidecar in owner:
-            raise UsageError(
-                f"{sidecar} is the caption of both {owner[sidecar]} and {name}: rename one of them"
-            )
-        owner[sidecar] = name
-        try:
-            captions[name] = sidecar.read_text("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise UsageError(f"{sidecar}, line {line}: not UTF-8 text; save it again") from error
-    orphans = sorted(sidecars - owner.keys())
-    if orphans:
-        raise UsageError(
-            f"{orphans[0]} is a caption without a video: add the video, or rename or remove it"
-        )
-    return captions
-
-
-def _from_lines(listed: Path, videos: dict[str, Path]) -> dict[str, str]:
-    captions, seen = {}, {}
-    with listed.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{listed}, line {number}"
-            file, caption = _entry(line, where)
-            name = _name(PurePosixPath(file))
-            if name not in videos:
-                raise UsageError(f"{where}: there is no video {file}; correct or remove the line")
-            if name in seen:
-                raise UsageError(
-                    f"{where}: {file} already has a caption in line {seen[name]}; remove one"
-                )
-            seen[name] = number
-            captions[name] = caption.strip()
-    return captions
-
-
-def _entry(line: bytes, where: str) -> tuple[str, str]:
-    wanted = f'{where}: not {{"file": "name.mp4", "caption": "text"}}'
-    try:
-        entry = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise UsageError(f"{wanted} ({error})") from error
-    texts = [entry.get(key) for key in ("file", "caption")] if isinstance(entry, dict) else []
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{wanted}; correct it")
-    return texts[0], texts[1]

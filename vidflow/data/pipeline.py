@@ -33,7 +33,12 @@ def rows(source: Source, *, seed: int) -> grain.MapDataset:
     Raises:
       UsageError: an empty source.
     """
-    return order(source, seed=seed).map(lambda index: {"index": np.int32(index), **source[index]})
+
+    def example(index: int) -> dict[str, Any]:
+        found = source[index]
+        return {**found, "index": np.int32(found.get("index", index))}
+
+    return order(source, seed=seed).map(example)
 
 
 def order(source: Source, *, seed: int) -> grain.MapDataset:

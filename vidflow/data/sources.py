@@ -37,8 +37,9 @@ class BounceSource:
         return {"video": video, "caption": caption}
 
 
-def make_source(data: ConfigDict, *, seed: int, split: str = "train") -> Source:
-    """The source that `data.source` names, "bounce" or "folder"; a folder has no splits.
+def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: Path | None = None) -> Source:
+    """The source that `data.source` names, "bounce" or "folder"; a folder has no splits, and what it held when the run
+    began is listed in `manifest`.
 
     Raises:
       UsageError: an unknown source, or a folder that FolderSource refuses.
@@ -48,7 +49,8 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train") -> Source:
     if data.source == "folder":
         if not data.path:
             raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
-        return FolderSource(Path(data.path), frames=data.frames, height=data.height, width=data.width, fps=data.fps)
+        clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
+        return FolderSource(Path(data.path), **clip, seed=seed, max_bad=data.max_bad, manifest=manifest)
     raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
 
 

@@ -1,5 +1,6 @@
 """Training an autoencoder on videos."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
 from vidflow.tasks import frozen_autoencoder
+from vidflow.training import hosts
 from vidflow.training.loop import Task
 from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
@@ -44,7 +46,10 @@ def build(config: ConfigDict, workdir: Path) -> Task:
     """The task of `experiments/*/autoencoder.py`; `finish` leaves the artefact in `workdir/autoencoder`."""
     learner = outline(config)
     module = frozen_autoencoder.make_model(config.model)
-    source = make_source(config.data, seed=config.seed)
+    manifest = workdir / "data.json"
+    if jax.process_count() > 1:
+        hosts.on_first(partial(make_source, config.data, seed=config.seed, manifest=manifest))  # writes the manifest
+    source = make_source(config.data, seed=config.seed, manifest=manifest)
 
     def finish(params: Any) -> None:
         statistics = measure_statistics(module, params, source, config.batch_size)
@@ -90,7 +95,8 @@ class _Videos:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"video": self._source[index]["video"]}
+        example = self._source[index]
+        return {name: value for name, value in example.items() if name != "caption"}
 
 
 def _training_flops(module: TemporalAutoencoder, objective: Any, clip: jax.ShapeDtypeStruct) -> float:

@@ -24,7 +24,7 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     recipe = {"data": json.loads(configs.to_json(data)), "seed": seed, "autoencoder": autoencoder.digest}
     if latents_cache.is_whole(folder, recipe):
         return
-    source = make_source(data, seed=seed)
+    source = make_source(data, seed=seed, manifest=folder / "data.json")
 
     def encode(indices: range) -> latents_cache.Part:
         latents, captions = [], []
