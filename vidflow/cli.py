@@ -18,6 +18,7 @@ The shape of a verb, `vidflow/<verb>.py`:
 
 import argparse
 import ast
+import errno
 import importlib
 import importlib.util
 import re
@@ -114,6 +115,12 @@ def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
         sys.exit(notice.code)
     except UsageError as error:
         print(f"vidflow: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"vidflow: error: No room left on the storage of {error.filename or 'this run'}: make room, and give "
+              "the same command again.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("vidflow: interrupted", file=sys.stderr)

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,19 @@ from vidflow.errors import UsageError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    """Writes a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+      UsageError: the storage refuses.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UsageError(f"Cannot write {path} ({error.strerror}): make room, or choose another folder.") from None
 
 
 def sha256(path: Path) -> str:
@@ -60,7 +69,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Writes a JSON object whole, with a digest of it under "digest"."""
-    write_whole(path, json.dumps({**record, "digest": digest(record)}, indent=1) + "\n")
+    write_whole(path, json.dumps({**record, "digest": digest(record)}, indent=2) + "\n")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The cache of latents: written in parts, whole or not at all."""
 
-import json
 
 import numpy as np
 import pytest
 
+from vidflow import files
 from vidflow.data import latents_cache
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
@@ -85,13 +85,26 @@ def test_another_recipe_is_refused_also_over_a_cache_that_was_only_begun(tmp_pat
 def test_a_broken_index_is_refused_in_a_sentence(tmp_path, text):
     write(tmp_path)
     (tmp_path / "latents.json").write_text(text)
+    with pytest.raises(UsageError, match=r"latents\.json is not what was written there"):
+        LatentsSource(tmp_path)
+    (tmp_path / "latents.json").unlink()
     with pytest.raises(UsageError, match="no whole cache"):
         LatentsSource(tmp_path)
 
 
+def test_captions_that_were_altered_are_refused_and_made_again(tmp_path):
+    write(tmp_path)
+    card = tmp_path / "part-00001.json"
+    card.write_text(card.read_text().replace("clip 5", "clip 6"))
+    with pytest.raises(UsageError, match="Part 1"):
+        LatentsSource(tmp_path)
+    write(tmp_path)
+    assert LatentsSource(tmp_path).caption(5) == "clip 5"
+
+
 def test_an_index_that_declares_too_much_is_refused(tmp_path):
     write(tmp_path)
-    index = json.loads((tmp_path / "latents.json").read_text())
-    (tmp_path / "latents.json").write_text(json.dumps({**index, "clips": 11}))
+    index = files.read_record(tmp_path / "latents.json")
+    files.write_record(tmp_path / "latents.json", {**index, "clips": 11})
     with pytest.raises(UsageError, match="11 clips"):
         LatentsSource(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from tests.real_clips import real_clip
 from tests.tasks.conftest import AUTOENCODER, TEXT_TO_VIDEO
 from vidflow import cli, encode, evaluate, sample, train
+from vidflow.training import run_folder
 
 
 def refusal(capsys, main, *argv):
@@ -28,7 +29,7 @@ def test_configs(capsys, tmp_path, smoke_run):
     assert "'batch_size'" in refused(config, workdir, "--config.batchsize=3")
     assert "--workdir" in refused(config, "--workdri=x")
     assert "smoke" in refused(f"--config={TEXT_TO_VIDEO.replace('smoke', 'smok')}", workdir)
-    assert "Cannot write run folder" in refused(config, "--workdir=/proc/nowhere/run")
+    assert "Cannot write folder" in refused(config, "--workdir=/proc/nowhere/run")
     ready = [config, workdir, f"--config.autoencoder.run={smoke_run}"]
     assert "Unknown model size 'hugh'" in refused(*ready, "--config.model.size=hugh")
     assert "use 'bounce' or 'folder'" in refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")
@@ -111,6 +112,12 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
     weights.write_bytes(whole)
     config = run / "config.json"
     config.write_text(config.read_text().replace('"size": "smoke"', '"size": "demo"'))
+    assert "config.json is not what was written there (it was altered)" in refusal(
+        capsys, sample.main, f"--run={run}", "--prompt=x"
+    )
+    other = run_folder.read_config(smoke_run).unlock()
+    other.model.size = "demo"
+    run_folder.write_config(run, other)
     assert "of another model" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")
     weights.unlink()
     assert "of another model" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")

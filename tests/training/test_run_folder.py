@@ -33,12 +33,6 @@ def test_the_same_config_resumes_with_more_steps_and_another_is_refused(tmp_path
         run_folder.prepare(tmp_path, config(model={"width": 16}))
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"Cannot write run folder .*Not a directory"):
-        run_folder.prepare(tmp_path / "file" / "run", config())
-
-
 def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch):
     run_folder.prepare(tmp_path, config())
     run_folder.prepare(tmp_path, config())
@@ -53,7 +47,7 @@ def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UsageError, match="no run folder|not a readable config"):
+    with pytest.raises(UsageError, match=r"no run folder|config\.json is not what was written there"):
         run_folder.read_config(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Decoding video files in other processes: a file that crashes, stalls or swells the decoder costs that file alone."""
 
+import contextlib
 import json
 import os
 import signal
@@ -63,8 +64,7 @@ class Decoders:
             try:
                 said, data = _exchange(helper, line, pixels)
             except (OSError, ValueError):
-                helper.kill()
-                code = helper.wait()
+                code = _end([helper])
                 if number or code == -signal.SIGALRM:
                     break
             else:
@@ -95,7 +95,13 @@ def _start() -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
+def _end(processes: list[subprocess.Popen]) -> int:
+    """Ends the processes; the exit status of the last."""
+    code = 0
     for process in processes:
         process.kill()
-        process.wait()
+        code = process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # what was not yet written has no reader
+                pipe.close()
+    return code

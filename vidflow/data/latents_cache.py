@@ -40,9 +40,9 @@ def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[ra
     folder.mkdir(parents=True, exist_ok=True)
     recipe = json.loads(json.dumps(recipe))
     begun = folder / "recipe.json"
-    if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != recipe:
+    if begun.exists() and files.read_record(begun) != recipe:
         raise UsageError(f"{folder} holds latents of other data or another autoencoder: use another folder.")
-    files.write_whole(begun, json.dumps(recipe, indent=1))
+    files.write_record(begun, recipe)
     parts = [range(low, min(low + CLIPS_PER_PART, clips)) for low in range(0, clips, CLIPS_PER_PART)]
     for number, indices in enumerate(parts):
         if not _part_is_whole(folder, number):
@@ -50,14 +50,14 @@ def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[ra
             _write_part(folder, number, latents, captions)
         yield indices.stop
     index = {"recipe": recipe, "clips": clips, "parts": len(parts)}
-    files.write_whole(folder / "latents.json", json.dumps(index, indent=1))
+    files.write_record(folder / "latents.json", index)
 
 
 def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds the finished cache of this recipe; its parts are verified when it is read."""
     try:
-        return json.loads((folder / "latents.json").read_text(encoding="utf-8"))["recipe"] == recipe
-    except (OSError, ValueError, KeyError, TypeError):
+        return files.read_record(folder / "latents.json")["recipe"] == recipe
+    except (FileNotFoundError, UsageError):
         return False
 
 
@@ -70,18 +70,18 @@ class LatentsSource:
 
     def __init__(self, folder: Path) -> None:
         try:
-            index = json.loads((folder / "latents.json").read_text(encoding="utf-8"))
-            self.recipe, clips, parts = index["recipe"], index["clips"], index["parts"]
-        except (OSError, ValueError, KeyError, TypeError):
+            index = files.read_record(folder / "latents.json")
+        except FileNotFoundError:
             raise UsageError(
-                f"{folder} holds no whole cache of latents (latents.json is missing or unreadable): run vidflow encode."
+                f"{folder} holds no whole cache of latents (no latents.json there): run vidflow encode."
             ) from None
+        self.recipe, clips, parts = index["recipe"], index["clips"], index["parts"]
         self._captions: list[str] = []
         self._latents = []
         for number in range(parts):
             if not _part_is_whole(folder, number):
                 raise UsageError(f"Part {number} of {folder} is missing or damaged: run vidflow encode again.")
-            self._captions += json.loads(_names(folder, number)[1].read_text(encoding="utf-8"))["captions"]
+            self._captions += files.read_record(_names(folder, number)[1])["captions"]
             with safe_open(_names(folder, number)[0], framework="numpy") as part:
                 self._latents.append(part.get_tensor("latents"))
         if len(self._captions) != clips or sum(map(len, self._latents)) != clips:
@@ -109,23 +109,24 @@ def _names(folder: Path, number: int) -> tuple[Path, Path]:
 def _write_part(folder: Path, number: int, latents: np.ndarray, captions: Sequence[str]) -> None:
     arrays, text = _names(folder, number)
     temporary = arrays.with_name(arrays.name + ".tmp")
-    save_file({"latents": np.ascontiguousarray(latents, np.float16)}, temporary)
-    digest = files.sha256(temporary)
-    os.replace(temporary, arrays)
+    try:
+        save_file({"latents": np.ascontiguousarray(latents, np.float16)}, temporary)
+        digest = files.sha256(temporary)
+        os.replace(temporary, arrays)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"Cannot write {arrays} ({error}): make room; what is written stays, and goes on.") from None
     card = {"captions": list(captions), "sha256": digest}
-    files.write_whole(text, json.dumps(card, indent=1))  # last: it vouches for the arrays
+    files.write_record(text, card)  # last: it vouches for the arrays
 
 
 def _part_is_whole(folder: Path, number: int) -> bool:
     arrays, text = _names(folder, number)
     try:
-        wanted = json.loads(text.read_text(encoding="utf-8"))["sha256"]
-        return files.sha256(arrays) == wanted
+        return files.sha256(arrays) == files.read_record(text)["sha256"]
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        logging.warning("%s is not readable and will be made again.", text)
+    except UsageError as error:
+        logging.warning("%s", error)
         return False
-
-
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidflow import config as configs
 from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.tasks import frozen_autoencoder
@@ -49,4 +48,4 @@ def _write_folder(run: Path, out: Path, params: Any, metadata: dict[str, str]) -
     shutil.copytree(autoencoder, out / frozen_autoencoder.NAME, dirs_exist_ok=True)
     weights.save(out / "weights.safetensors", params, metadata)
     files.write_whole(out / "provenance.json", json.dumps({**run_folder.provenance(), **metadata}, indent=2) + "\n")
-    files.write_whole(out / "config.json", configs.to_json(config))  # last: it makes the folder a run
+    run_folder.write_config(out, config)  # last: it makes the folder a run

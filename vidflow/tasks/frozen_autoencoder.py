@@ -76,7 +76,7 @@ def save(folder: Path, model: ConfigDict, params: Any, statistics: Statistics) -
         "statistics": statistics._asdict(),
         "sha256": files.sha256(folder / "weights.safetensors"),
     }
-    files.write_whole(folder / "autoencoder.json", json.dumps(card, indent=1) + "\n")
+    files.write_record(folder / "autoencoder.json", card)
 
 
 def load(folder: Path) -> FrozenAutoencoder:
@@ -87,13 +87,12 @@ def load(folder: Path) -> FrozenAutoencoder:
     """
     path = folder / "autoencoder.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = files.read_record(path)
         model = configs.from_json(json.dumps(card["model"]))
         statistics = Statistics(*(tuple(card["statistics"][name]) for name in Statistics._fields))
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         raise UsageError(
-            f"{folder} holds no trained autoencoder ({path.name} is missing or unreadable): finish its training, or "
-            "name another run."
+            f"{folder} holds no trained autoencoder (no {path.name} there): finish its training, or name another run."
         ) from None
     tensors = folder / "weights.safetensors"
     if not tensors.exists() or files.sha256(tensors) != card["sha256"]:

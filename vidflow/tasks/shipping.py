@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from vidflow import files
-from vidflow.config import to_json
 from vidflow.tasks import evaluation, frozen_autoencoder
 from vidflow.training import run_folder, weights
 
@@ -35,7 +34,7 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
         weights.rounded(autoencoder.params, np.float16),
         autoencoder.statistics,
     )
-    files.write_whole(folder / "config.json", to_json(config))
+    run_folder.write_config(folder, config)
     provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     for local in ("command", "earlier"):  # they name folders of one machine; the recipe does not
         provenance.pop(local, None)

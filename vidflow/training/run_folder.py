@@ -30,7 +30,7 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     """Makes the folder of a new run, or checks that an existing one belongs to `config`.
 
     Raises:
-      UsageError: the folder cannot be written, or holds a run of another config (naming the first difference), or a
+      UsageError: the folder holds a run of another config (naming the first difference), or a
         new run's `init_from` is nothing.
         `steps` may differ, so that a finished run can be trained further.
     """
@@ -38,19 +38,12 @@ def prepare(folder: Path, config: ConfigDict) -> None:
 
 
 def _prepare(folder: Path, config: ConfigDict) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"Cannot write run folder {folder} ({error.strerror}): choose another --workdir.") from None
-    path = folder / "config.json"
-    if path.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "config.json").exists():
         _check_same(read_config(folder), config, folder)
     elif config.init_from and not Path(config.init_from).exists():
         raise UsageError(f"config.init_from={config.init_from} is neither a run folder nor a file: correct it.")
-    files.write_whole(path, configs.to_json(config))
+    write_config(folder, config)
     files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 
 
@@ -67,19 +60,21 @@ def mark_finished(folder: Path, steps: int) -> None:
     files.write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
 
 
+def write_config(folder: Path, config: ConfigDict) -> None:
+    """Makes the folder a run of this config; a digest inside tells whether it was altered since."""
+    files.write_record(folder / "config.json", json.loads(configs.to_json(config)))
+
+
 def read_config(folder: Path) -> ConfigDict:
     """The config of the run in `folder`.
 
     Raises:
-      UsageError: the folder is no run, or its config is not readable.
+      UsageError: the folder is no run, or its config was altered or damaged.
     """
-    path = folder / "config.json"
     try:
-        return configs.from_json(path.read_text(encoding="utf-8"))
+        return configs.from_json(json.dumps(files.read_record(folder / "config.json")))
     except FileNotFoundError:
         raise UsageError(f"{folder} is no run folder (no config.json there): name one of vidflow train.") from None
-    except (UsageError, ValueError) as error:
-        raise UsageError(f"{path} is not a readable config: {error} Restore it or start a new run.") from None
 
 
 def provenance() -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Parameter trees as safetensors files: names are paths joined by "/"."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,48 @@ from safetensors.numpy import save_file
 
 from vidflow.errors import UsageError
 
+DIGEST = "sha256"  # of the tensors, in the metadata of a file
+
 
 def save(path: Path, params: Any, metadata: dict[str, str] | None = None) -> None:
-    """Writes the tree whole or not at all; dtypes are kept."""
-    flat = traverse_util.flatten_dict(params, sep="/")
+    """Writes the tree whole or not at all, with a digest of its tensors in the metadata; dtypes are kept."""
+    flat = {name: np.ascontiguousarray(x) for name, x in traverse_util.flatten_dict(params, sep="/").items()}
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    try:
+        save_file(flat, temporary, {**(metadata or {}), DIGEST: _digest(flat)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"Cannot write {path} ({error}): make room or choose another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[Any, dict[str, str]]:
-    """The tree in float32, and the metadata.
+    """The tree in float32, and the metadata; a file from elsewhere, without our digest, is taken as it is.
 
     Raises:
-      UsageError: no such file, or one that is not a whole safetensors file.
+      UsageError: no such file, or one that is not a whole safetensors file, or whose tensors were altered.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-            return traverse_util.unflatten_dict(flat, sep="/"), file.metadata() or {}
+            flat, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        if metadata.pop(DIGEST, None) not in (None, _digest(flat)):
+            raise UsageError(f"The tensors in {path} are not those that were written: copy or train it again.")
+        flat = {name: value.astype(np.float32) for name, value in flat.items()}
+        return traverse_util.unflatten_dict(flat, sep="/"), metadata
     except FileNotFoundError:
         raise UsageError(f"There are no weights at {path}: train first, or name another run.") from None
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a whole safetensors file ({error}): copy or train it again.") from None
+
+
+def _digest(flat: dict[str, np.ndarray]) -> str:
+    """SHA-256 of names, dtypes, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(flat):
+        total.update(f"{name} {flat[name].dtype} {flat[name].shape}\n".encode())
+        total.update(np.ascontiguousarray(flat[name]).data)
+    return total.hexdigest()
 
 
 def check_shapes(params: Any, like: Any, where: Path) -> None:
