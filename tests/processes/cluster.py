@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vidflow.startup import CLUSTER
@@ -14,8 +15,18 @@ ROOT = Path(__file__).parents[2]
 DEVICES = 4
 
 
-def together(processes: int, *arguments: str, timeout: float = 300, code: int = 0) -> list[str]:
-    """What `python -m arguments...` says as each of that many processes of one run, which all must exit with `code`."""
+def together(
+    processes: int,
+    *arguments: str,
+    timeout: float = 300,
+    code: int = 0,
+    devices: int = DEVICES,
+    meanwhile: Callable[[list[subprocess.Popen]], None] = lambda running: None,
+) -> list[str]:
+    """What `python -m arguments...` says as each of that many processes of one run, which all must exit with `code`.
+
+    The processes have `devices` devices in all. `meanwhile` is called while they run.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -27,11 +38,12 @@ def together(processes: int, *arguments: str, timeout: float = 300, code: int = 
     with tempfile.TemporaryDirectory() as folder:
         logs = [(Path(folder) / str(index)).open("w+") for index in range(processes)]
         running = [
-            start(*arguments, *flags, environment=cluster, devices=DEVICES // processes, log=log)
+            start(*arguments, *flags, environment=cluster, devices=devices // processes, log=log)
             for cluster, log in zip(clusters, logs, strict=True)
         ]
         deadline = time.monotonic() + timeout
         try:
+            meanwhile(running)
             codes = [child.wait(max(deadline - time.monotonic(), 0.1)) for child in running]
         finally:
             for child in running:

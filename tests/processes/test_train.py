@@ -87,8 +87,8 @@ def test_the_first_process_writes_and_speaks_alone(pair):
 
 def test_a_refusal_reaches_every_process(alone, tmp_path):
     run = shutil.copytree(alone, tmp_path / "run")
-    for output in together(2, "vidflow.train", *one_matrix(run, SPREAD, 8), code=2):
-        assert "vidflow: error:" in output and "mesh.data = -1 and this config has 2: use another --workdir" in output
+    for output in together(2, "vidflow.train", *one_matrix(run, SPREAD, 8), "--config.seed=9", code=2):
+        assert "vidflow: error:" in output and "seed = 0 and this config has 9: use another --workdir" in output
 
 
 def test_a_mesh_that_leaves_a_process_out_is_refused(tmp_path):

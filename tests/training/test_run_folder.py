@@ -33,6 +33,18 @@ def test_the_same_config_resumes_with_more_steps_and_another_is_refused(tmp_path
         run_folder.prepare(tmp_path, config(model={"width": 16}))
 
 
+def test_where_and_how_a_run_computes_may_change_and_what_it_computes_may_not(tmp_path):
+    def whole(mesh, threads, seed):
+        own = {"mesh": {"data": mesh}, "data": {"threads": threads, "seed": seed}}
+        return config(**own, autoencoder={"train": own})
+
+    run_folder.prepare(tmp_path, whole(1, 2, 3))
+    run_folder.prepare(tmp_path, whole(8, 4, 3))
+    assert run_folder.read_config(tmp_path).mesh.data == 8
+    with pytest.raises(UsageError, match="autoencoder.train.data.seed = 3 and this config has 4"):
+        run_folder.prepare(tmp_path, whole(8, 4, 4))
+
+
 def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch):
     run_folder.prepare(tmp_path, config())
     run_folder.prepare(tmp_path, config())

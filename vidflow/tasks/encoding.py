@@ -13,6 +13,7 @@ from vidflow.data.sources import make_source
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
+HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
 
 
 def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path) -> None:
@@ -21,7 +22,8 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     Raises:
       UsageError: the folder holds a cache of other data or of another autoencoder, or the data are refused.
     """
-    recipe = {"data": json.loads(configs.to_json(data)), "seed": seed, "autoencoder": autoencoder.digest}
+    clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in HOW}
+    recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     if latents_cache.is_whole(folder, recipe):
         return
     source = make_source(data, seed=seed, manifest=folder / "data.json")

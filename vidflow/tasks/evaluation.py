@@ -181,7 +181,7 @@ def data_of(config: ConfigDict) -> ConfigDict:
     if config.data.source != "cache":
         return config.data
     recipe = LatentsSource(Path(config.data.path)).recipe
-    return configs.from_json(json.dumps(recipe["data"]))
+    return configs.from_json(json.dumps({**json.loads(configs.to_json(config.data)), **recipe["data"]}))
 
 
 def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:

@@ -23,6 +23,10 @@ from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.training import hosts
 
+# What may differ when a run resumes: how long it is, and where and how, not what, it computes and keeps.
+FREE = ("steps", "mesh", "rules", "host_memory", "microbatches", "log_every", "checkpoint", "preemption_code")
+FREE += ("data.threads", "data.max_bad", "model.remat", "model.saved", "model.kernel", "model.strategy")
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
 
@@ -30,9 +34,9 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     """Makes the folder of a new run, or checks that an existing one belongs to `config`.
 
     Raises:
-      UsageError: the folder holds a run of another config (naming the first difference), or a
-        new run's `init_from` is nothing.
-        `steps` may differ, so that a finished run can be trained further.
+      UsageError: the folder holds a run of another config (naming the first difference), or a new run's `init_from` is
+        nothing. What `FREE` lists may differ: a finished run can be trained further, and any run can move to another
+        mesh.
     """
     hosts.on_first(_prepare, folder, config)
 
@@ -102,6 +106,11 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
     return {**now, "earlier": starts} if starts else now
 
 
+def _is_free(key: str) -> bool:
+    own = key.removeprefix("autoencoder.train.")  # the config of the autoencoder that a run trains for itself
+    return any(own == free or own.startswith(free + ".") for free in FREE)
+
+
 def _commit() -> str:
     """The commit of the checkout that this package is imported from; outside one, what the launch scripts set."""
     here = Path(__file__).parent
@@ -121,7 +130,7 @@ def _commit() -> str:
 def _check_same(old: ConfigDict, new: ConfigDict, folder: Path) -> None:
     before, after = configs.flatten(old), configs.flatten(new)
     for key in sorted(before.keys() | after.keys()):
-        if key != "steps" and before.get(key) != after.get(key):
+        if not _is_free(key) and before.get(key) != after.get(key):
             raise UsageError(
                 f"{folder} holds a run with {key} = {before.get(key)!r} and this config has {after.get(key)!r}: use "
                 "another --workdir, or the same config to resume."
