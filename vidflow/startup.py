@@ -20,6 +20,8 @@ def start(distributed: bool = False) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("jax", "absl", "orbax", "grain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # When a checkpoint cannot be written one exception reaches us; asyncio would print one for each of its arrays.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vidflow" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")

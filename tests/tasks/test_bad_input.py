@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.real_clips import real_clip
-from tests.tasks.conftest import AUTOENCODER, TEXT_TO_VIDEO
+from tests.tasks.experiments import AUTOENCODER, TEXT_TO_VIDEO
 from vidflow import cli, encode, evaluate, sample, train
 from vidflow.training import run_folder
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.tasks.conftest import TEXT_TO_VIDEO
+from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import export, sample, train
 from vidflow.errors import UsageError
 from vidflow.training.telemetry import read_metrics

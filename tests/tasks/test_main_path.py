@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.tasks.conftest import AUTOENCODER, ROOT, TEXT_TO_VIDEO
+from tests.tasks.experiments import AUTOENCODER, ROOT, TEXT_TO_VIDEO
 from vidflow import encode, evaluate, report, sample, train
 from vidflow.data import video
 from vidflow.tasks import generation

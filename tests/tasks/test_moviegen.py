@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tasks.conftest import ROOT
+from tests.tasks.experiments import ROOT
 from vidflow import config as configs
 from vidflow import train
 from vidflow.errors import UsageError
