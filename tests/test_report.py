@@ -428,6 +428,14 @@ def test_metrics_cut_short_are_drawn_as_far_as_they_go(light):
     assert "It took 1 of 40 steps" in page(light).words()
 
 
+def test_skipped_steps_are_told(light):
+    assert "were skipped" not in page(light).words()
+    lines = (light / "metrics.jsonl").read_text().splitlines()
+    last = {**json.loads(lines[-1]), "skipped": 3}
+    (light / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
+    assert "3 of them were skipped" in page(light).words()
+
+
 @pytest.mark.parametrize("flag", ["--run", "--compare"])
 def test_a_folder_that_is_no_run_is_refused(light, tmp_path, flag):
     for folder in (tmp_path / "nowhere", tmp_path):
@@ -436,7 +444,7 @@ def test_a_folder_that_is_no_run_is_refused(light, tmp_path, flag):
 
 
 def test_a_page_that_cannot_be_written_is_an_error(light):
-    with pytest.raises(UsageError, match="Cannot write .* choose another --out"):
+    with pytest.raises(UsageError, match="Cannot write .*No such file or directory"):
         report.main([f"--run={light}", f"--out={light / 'no' / 'folder.html'}"])
     with pytest.raises(UsageError, match="is a folder"):
         report.main([f"--run={light}", f"--out={light}"])

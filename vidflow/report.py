@@ -35,10 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(args.out) if args.out else run.folder / "report.html"
     if out.is_dir():
         raise UsageError(f"{out} is a folder: give --out a file name.")
-    try:
-        files.write_whole(out, page.render(run, compared, reference))
-    except OSError as error:
-        raise UsageError(f"Cannot write {out} ({error.strerror}): choose another --out.") from None
+    files.write_whole(out, page.render(run, compared, reference))
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
 
 

@@ -143,7 +143,12 @@ def read(
         for index, shown in enumerate(timeline):
             if index < skip:
                 continue
-            video[given] = _picture(shown, height, width, scaler)
+            try:
+                video[given] = _picture(shown, height, width, scaler)
+            except av.FFmpegError as error:  # damage that decodes to pictures no converter knows
+                raise UsageError(
+                    f"frame {index} of {path} cannot be converted ({error.strerror}): leave the file out"
+                ) from error
             given += 1
             if given == frames:
                 return video

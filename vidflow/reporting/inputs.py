@@ -84,6 +84,8 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no run folder (it has no config.json): name one made by vidflow train.")
     evaluate = command("evaluate", folder)
     config = _mapping(folder / "config.json")
+    if isinstance(config, dict):
+        config.pop("digest", None)  # of the file, not a setting
     samples = read_samples(folder / "samples", evaluate)
     if isinstance(samples, Missing) and isinstance(config, dict) and "sampling" not in config:
         samples = Missing("This run makes no samples: its config has no settings for sampling.")

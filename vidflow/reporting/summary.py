@@ -40,4 +40,6 @@ def _progress(run: Run) -> str:
     known = run.provenance if isinstance(run.provenance, dict) else {}
     device = known.get("device") or known.get("platform")
     where = f", on {escape(device)}" if device else ""
-    return f"It took {so_far}{batches} in {time}, compilation included{where}."
+    skipped = number(run.metrics[-1].get("skipped")) or 0
+    and_skipped = f" {skipped:.0f} of them were skipped, for a loss or gradient out of bounds." if skipped else ""
+    return f"It took {so_far}{batches} in {time}, compilation included{where}.{and_skipped}"

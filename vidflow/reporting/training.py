@@ -33,6 +33,7 @@ def _panels(metrics: list[dict[str, Any]], whose: str) -> str:
         _loss_by_time(metrics, whose),
         _panel(metrics, whose, "psnr", "PSNR in dB", scale="linear"),
         _panel(metrics, whose, "gradient_norm", "Gradient norm"),
+        _panel(metrics, whose, "learning_rate", "Learning rate", scale="linear"),
         # The first step compiles, and would hide what the others do.
         _panel(metrics[1:], whose, "clips_per_second", "Clips per second", "after the first step", scale="from zero"),
     ]

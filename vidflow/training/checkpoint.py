@@ -82,14 +82,22 @@ class Checkpoints:
             self._manager.reload()
         return state
 
-    def close(self) -> None:
-        """Waits until the last save is whole.
+    def wait(self) -> None:
+        """Returns once the last save is whole.
 
         Raises:
           UsageError: it cannot be written.
         """
         with self._writing():
             self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the threads that write.
+
+        Raises:
+          UsageError: as `wait`.
+        """
+        self.wait()
         self._manager.close()
 
     @contextmanager
