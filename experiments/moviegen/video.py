@@ -65,6 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update({"weight_decay": 0.0, "clip": 1.0, "b1": 0.9, "b2": 0.95})
     config.checkpoint = ConfigDict({"every": 1000, "keep": 2, "keep_every": 0})
     config.checkpoint.best = ""  # a metric: the checkpoint where its mean over the last `every` steps is lowest is kept
+    config.checkpoint.update({"local": "", "local_every": 100})  # a folder in the memory of each host, for many slices
     config.stability = ConfigDict({"max_skips": 10, "window": 100})  # so many skipped steps in a row stop the run
     config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
     config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidflow.startup import CLUSTER
@@ -21,11 +21,13 @@ def together(
     timeout: float = 300,
     code: int = 0,
     devices: int = DEVICES,
+    folders: Sequence[Path] = (),
     meanwhile: Callable[[list[subprocess.Popen]], None] = lambda running: None,
 ) -> list[str]:
     """What `python -m arguments...` says as each of that many processes of one run, which all must exit with `code`.
 
-    The processes have `devices` devices in all. `meanwhile` is called while they run.
+    The processes have `devices` devices in all. `folders` are those that they run in, else all in the root of the
+    project. `meanwhile` is called while they run.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -38,8 +40,8 @@ def together(
     with tempfile.TemporaryDirectory() as folder:
         logs = [(Path(folder) / str(index)).open("w+") for index in range(processes)]
         running = [
-            start(*arguments, *flags, environment=cluster, devices=devices // processes, log=log)
-            for cluster, log in zip(clusters, logs, strict=True)
+            start(*arguments, *flags, environment=cluster, devices=devices // processes, log=log, folder=folder)
+            for cluster, log, folder in zip(clusters, logs, folders or [ROOT] * processes, strict=True)
         ]
         deadline = time.monotonic() + timeout
         try:
@@ -57,11 +59,13 @@ def together(
     return outputs
 
 
-def start(*arguments: str, environment: dict[str, str], devices: int, log) -> subprocess.Popen:
+def start(
+    *arguments: str, environment: dict[str, str], devices: int, log, folder: Path = ROOT
+) -> subprocess.Popen:
     """One process with its own devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "JAX_NUM_"))}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **environment}
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
     )

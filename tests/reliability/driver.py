@@ -17,9 +17,9 @@ EXPERIMENT = f"{ROOT}/experiments/bounce/autoencoder.py:smoke"
 OFTEN = ("--config.log_every=1", "--config.checkpoint.every=4", "--config.data.clips=24")
 
 
-def start(workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
-    """`vidflow train` of the small experiment as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+def start(workdir: Path, *flags: str, devices: int = 1, **variables: str) -> subprocess.Popen:
+    """`vidflow train` of the small experiment as a process of its own, with more environment variables."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **variables}
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-m", "vidflow.train", f"--config={EXPERIMENT}", f"--workdir={workdir}", *OFTEN, *flags]
     return subprocess.Popen(
@@ -27,9 +27,9 @@ def start(workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
     )
 
 
-def undisturbed(workdir: Path, *flags: str, devices: int = 1) -> str:
+def undisturbed(workdir: Path, *flags: str, devices: int = 1, **variables: str) -> str:
     """Trains to the end; what the process said."""
-    child = start(workdir, *flags, devices=devices)
+    child = start(workdir, *flags, devices=devices, **variables)
     said, _ = child.communicate(timeout=300)
     assert child.returncode == 0, said
     return said

@@ -1,6 +1,7 @@
 """A run that is killed again and again ends as if it had never been."""
 
 import signal
+import time
 
 import pytest
 from safetensors.numpy import load_file
@@ -60,6 +61,19 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on(calm, tmp_path):
     assert_same(run, calm)
 
 
+@pytest.mark.parametrize("moment", [0.0, 3.0], ids=["at once", "while it compiles"])
+def test_a_run_told_to_stop_early_says_so_and_goes_on(calm, tmp_path, moment):
+    child = driver.start(tmp_path / "run", f"--config.steps={STEPS}")
+    while not (tmp_path / "run" / "config.json").exists() and child.poll() is None:
+        time.sleep(0.01)
+    time.sleep(moment)
+    child.send_signal(signal.SIGTERM)
+    said, _ = child.communicate(timeout=30)
+    assert child.returncode == 75 and "vidflow: Told to stop: " in said and "the same command goes on" in said
+    driver.undisturbed(tmp_path / "run", f"--config.steps={STEPS}")
+    assert driver.trajectory(tmp_path / "run") == driver.trajectory(calm)
+
+
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     child = driver.start(tmp_path / "run", "--config.steps=5000")
     while not read_metrics(tmp_path / "run") and child.poll() is None:
@@ -70,3 +84,10 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     child.communicate()
     assert second.returncode == 2
     assert f"Another process (process {child.pid} on" in said and "use another folder" in said
+
+
+def test_time_zone_language_and_hash_seed_change_nothing(calm, tmp_path):
+    around = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONHASHSEED": "12345"}
+    driver.undisturbed(tmp_path / "run", f"--config.steps={STEPS}", **around)
+    assert driver.trajectory(tmp_path / "run") == driver.trajectory(calm)
+    assert driver.final_digests(tmp_path / "run") == driver.final_digests(calm)

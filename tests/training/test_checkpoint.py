@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from vidflow.errors import UsageError
+from vidflow.training import digests
 from vidflow.training.checkpoint import Checkpoints, restore_ema
 from vidflow.training.state import State, fresh
 
@@ -19,11 +20,17 @@ def state(step=3, width=4):
     return fresh(params, optax.adam(1e-3)).replace(ema=ema, step=jnp.asarray(step, jnp.int32))
 
 
-def save(folder, *steps):
-    checkpoints = Checkpoints(folder)
-    for step in steps:
-        checkpoints.save(state(step), step)
+def save(folder, *steps, **kept):
+    """Saves these steps; a pair is a step and its metric `loss`."""
+    checkpoints = Checkpoints(folder, **kept)
+    for entry in steps:
+        step, loss = entry if isinstance(entry, tuple) else (entry, None)
+        checkpoints.save(state(step), step, None if loss is None else {"loss": loss})
     checkpoints.close()
+
+
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir())
 
 
 def abstract(tree):
@@ -38,7 +45,40 @@ def test_the_newest_step_comes_back_bit_for_bit(tmp_path):
     assert isinstance(restored, State)
     jax.tree.map(np.testing.assert_array_equal, restored, state(9))
     checkpoints.close()
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["6", "9"]  # two are kept
+    assert steps_in(tmp_path / "c") == [6, 9]  # two are kept
+
+
+def test_the_newest_the_round_and_the_best_are_kept(tmp_path):
+    losses = [(1, 5.0), (2, 2.0), (3, 4.0), (4, 3.0), (5, 9.0), (6, 3.5), (7, 8.0), (8, 7.0), (9, 6.0)]
+    save(tmp_path / "c", *losses, keep=2, keep_every=5, best="loss")
+    assert steps_in(tmp_path / "c") == [2, 5, 8, 9]
+    save(tmp_path / "c", (10, 1.0), 11, keep=2, keep_every=5, best="loss")  # another process; one without a metric
+    assert steps_in(tmp_path / "c") == [5, 10, 11]
+    assert restore_ema(tmp_path / "c")[1] == 11
+    assert restore_ema(tmp_path / "c", step=5)[1] == 5
+    ema, step = restore_ema(tmp_path / "c", best="loss")
+    assert step == 10
+    jax.tree.map(np.testing.assert_array_equal, ema, state(10).ema)
+    save(tmp_path / "c", (12, 3.0), (13, 3.0), (14, 3.0), keep=1, best="loss")
+    assert steps_in(tmp_path / "c") == [10, 14]
+
+
+def test_a_step_that_is_there_is_not_written_again(tmp_path):
+    save(tmp_path / "c", 3)
+    before = (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").stat().st_mtime_ns
+    save(tmp_path / "c", 3)
+    assert (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").stat().st_mtime_ns == before
+
+
+def test_digests_see_every_change():
+    value = jax.random.normal(jax.random.key(0), (6, 5))
+    swapped = value.at[0, 0].set(value[1, 1]).at[1, 1].set(value[0, 0])
+    changed = [swapped, value.T, value.at[3, 3].multiply(1 + 1e-6), -value, value.astype(jnp.bfloat16)]
+    (whole,) = digests.of_tree({"x": value}).values()
+    assert digests.of_tree({"x": jnp.array(value)}) == {"x": whole}
+    assert whole not in [digests.of_tree({"x": other})["x"] for other in changed]
+    zeros = digests.of_tree({"a": jnp.zeros(3), "b": jnp.zeros(3).at[1].set(-0.0), "c": jnp.zeros(3, jnp.int32)})
+    assert zeros["a"] == zeros["c"] != zeros["b"]
 
 
 def test_the_average_is_read_without_the_rest(tmp_path):

@@ -15,15 +15,19 @@ def _digests(tree: Any) -> Any:
 
 
 def of_tree(tree: Any) -> dict[str, int]:
-    """Path of each leaf -> digest of its shape's elements, 32 bits.
-
-    The sum over elements of (their bits) x (an odd number that grows with their position), modulo 2^32. Whole numbers
-    add up to the same in any order, so meshes do not matter; one changed element always changes the sum, by the
-    oddness of its factor.
-    """
-    on_device = jax.tree.map(_in_device_memory, tree)
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_digests(on_device)))
+    """Path of each leaf -> its digest."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(arrays(tree)))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): int(value) for path, value in leaves}
+
+
+def arrays(tree: Any) -> Any:
+    """The digest of each leaf in its place, a uint32 scalar on the device.
+
+    The sum over elements of mixed(their bits) x (an odd number that grows with their position), modulo 2^32. Whole
+    numbers add up to the same in any order, so meshes do not matter. Mixing is one-to-one and the factor odd, so one
+    changed element always changes the sum; many changed ones go unnoticed with a chance of 2^-32.
+    """
+    return _digests(jax.tree.map(_in_device_memory, tree))
 
 
 def _digest(leaf: jax.Array) -> jax.Array:
@@ -32,7 +36,14 @@ def _digest(leaf: jax.Array) -> jax.Array:
     for axis in reversed(range(leaf.ndim)):
         position += size * jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         size = np.uint32((int(size) * leaf.shape[axis]) % 2**32)
-    return (words * (2 * position + 1)).sum(dtype=jnp.uint32)
+    return (_mixed(words) * (2 * position + 1)).sum(dtype=jnp.uint32)
+
+
+def _mixed(words: jax.Array) -> jax.Array:
+    """Without it flipped signs would add 2^31 each, and an even number of them nothing."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x7FEB352D)
+    words = (words ^ (words >> 15)) * jnp.uint32(0x846CA68B)
+    return words ^ (words >> 16)
 
 
 def _in_device_memory(leaf: jax.Array) -> jax.Array:

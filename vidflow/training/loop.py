@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from vidflow.parallel.mesh import batch_sharding, whole_mesh
 from vidflow.training import hosts, run_folder
 from vidflow.training import state as states
 from vidflow.training.checkpoint import Checkpoints
+from vidflow.training.local_checkpoints import LocalCheckpoints
 from vidflow.training.preemption import Notice
-from vidflow.training.program import Learner, make_program
+from vidflow.training.program import Learner, Program, make_program
 from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
 from vidflow.training.warm_start import start_from
@@ -48,25 +50,37 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
       Preempted: the run was told to stop, and is saved.
     """
     mesh = whole_mesh(config.mesh.to_dict())
-    with rules.in_force(config.get("rules", rules.DEFAULT)):
+    with rules.in_force(config.get("rules", rules.DEFAULT)), ExitStack() as stack:
         program = make_program(config, task.learner, mesh)
         keeping = config.checkpoint
         checkpoints = Checkpoints(workdir / "checkpoints", keeping.keep, keeping.keep_every, keeping.best)
-        if checkpoints.latest() is None:
-            state = program.initialise(jax.random.key(config.seed))
-            if config.init_from:
-                state = start_from(Path(config.init_from), state, task.learner.patch_volume)
-        else:
-            state = checkpoints.restore(program.state)
+        stack.callback(checkpoints.close)
+        local = None
+        if keeping.local:
+            local = LocalCheckpoints(Path(keeping.local), workdir / "checkpoints.local", mesh, program.state)
+            stack.callback(local.close)
+        state = _newest_state(config, task, program, checkpoints, local)
         if int(state.step) > config.steps:
             raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
         if int(state.step) < config.steps:
             with jax.set_mesh(mesh), Notice() as notice:
-                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, state, notice)
-    checkpoints.close()
+                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, local, state, notice)
     averaged = hosts.gather(state.ema)
     hosts.on_first(task.finish, averaged)
     hosts.on_first(run_folder.mark_finished, workdir, config.steps)
+
+
+def _newest_state(
+    config: ConfigDict, task: Task, program: Program, checkpoints: Checkpoints, local: LocalCheckpoints | None
+) -> states.State:
+    """The state after the last step that was saved; before the first, a fresh one."""
+    on_storage, on_hosts = checkpoints.latest() or 0, (local.latest() or 0) if local else 0
+    if local and on_hosts > on_storage:
+        return local.restore()
+    if on_storage:
+        return checkpoints.restore(program.state)
+    fresh = program.initialise(jax.random.key(config.seed))
+    return start_from(Path(config.init_from), fresh, task.learner.patch_volume) if config.init_from else fresh
 
 
 def _run_steps(
@@ -76,6 +90,7 @@ def _run_steps(
     mesh: Mesh,
     step: Callable[[states.State, dict[str, Any]], tuple[states.State, Metrics]],
     checkpoints: Checkpoints,
+    local: LocalCheckpoints | None,
     state: states.State,
     notice: Notice,
 ) -> states.State:
@@ -86,7 +101,8 @@ def _run_steps(
     3. Step s runs; its randomness is a function of (seed, s, row).
     4. Its metrics are handed over; nothing waits for the device.
     5. When s + 1 is a multiple of `checkpoint.every`, or the last, or the run is told to stop, metrics are written out
-       and then the state is saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
+       and then the state is saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl. Amid skipped steps a
+       regular save is left out.
     """
     start = int(state.step)
     dataset = pipeline.rows(task.source, seed=config.seed)
@@ -115,12 +131,18 @@ def _run_steps(
         if regular or told or s + 1 == config.steps:
             telemetry.flush()
             best = config.checkpoint.best
-            checkpoints.save(state, s + 1, {best: telemetry.mean(best)} if best and regular else None)
+            # Amid skipped steps something is wrong with this state perhaps: it must not push out an older one.
+            if told or s + 1 == config.steps or not telemetry.is_skipping:
+                checkpoints.save(state, s + 1, {best: telemetry.mean(best)} if best and regular else None)
+            telemetry.pause()
+        elif local and (s + 1) % config.checkpoint.local_every == 0:
+            telemetry.flush()
+            local.save(state, s + 1)
             telemetry.pause()
         if told and s + 1 < config.steps:
             telemetry.close()
-            checkpoints.close()
-            raise Preempted(f"Told to stop: saved step {s + 1} of {config.steps}; the same command goes on.",
-                            config.preemption_code)
+            checkpoints.wait()
+            saved = f"Told to stop: saved step {s + 1} of {config.steps}; the same command goes on."
+            raise Preempted(saved, config.preemption_code)
     telemetry.close()
     return state

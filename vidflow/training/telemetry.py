@@ -117,6 +117,11 @@ class Telemetry:
             "examples, or start a run with a lower learning rate and --config.init_from=this run's folder."
         )
 
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the last step that was fetched was skipped."""
+        return bool(self._last.get("skipped_in_a_row"))
+
     def mean(self, name: str) -> float:
         """The mean of a metric over the last `window` steps, those before a resume included.
 
