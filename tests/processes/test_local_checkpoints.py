@@ -38,11 +38,11 @@ def test_a_run_goes_on_from_the_memory_of_the_hosts(tmp_path):
     run, calm, hosts = tmp_path / "run", tmp_path / "calm", [tmp_path / "host0", tmp_path / "host1"]
     for host in hosts:
         host.mkdir()
-    together(2, *command(calm), folders=hosts)
-    together(2, *command(run), folders=hosts, code=-signal.SIGKILL, meanwhile=kill_all_after(run, 20))
+    together(2, *command(calm), folders=hosts, timeout=100)
+    together(2, *command(run), folders=hosts, timeout=100, code=-signal.SIGKILL, meanwhile=kill_all_after(run, 20))
     assert not list((run / "checkpoints").glob("[0-9]*"))  # nothing is on storage yet
     reached = len(read_metrics(run))
-    (said, _) = together(2, *command(run), folders=hosts)
+    (said, _) = together(2, *command(run), folders=hosts, timeout=100)
     saved = [step for step in range(0, reached + 1, 3) if f" {step}/{STEPS} [00:00<" in said]
     assert saved and saved[0] >= reached - 6, said[:2000]
     losses = [[line["loss"] for line in read_metrics(folder)] for folder in (run, calm)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from orbax.checkpoint.experimental.emergency import checkpoint_manager as emergency
@@ -39,6 +40,8 @@ class LocalCheckpoints:
                 "config.checkpoint.local empty."
             )
         ocp.multihost.initialize_distributed_to_device_ids()
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS(["vidflow"])  # Orbax reads flags of its own here
         hosts.on_first(_name_run, shared)
         folder = folder / (shared / "id").read_text(encoding="utf-8")
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ class LocalCheckpoints:
           UsageError: its values are not those that were saved.
         """
         step = self.latest()
-        tree = self._manager.restore(step)
+        tree = self._manager.restore(step)["state"]
         if jax.device_get(digests.arrays(tree["state"])) != jax.device_get(tree["digests"]):
             raise UsageError(f"The checkpoint of step {step} in {self._folder} is damaged: empty it on all hosts.")
         return tree["state"]
