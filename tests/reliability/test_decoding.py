@@ -29,6 +29,7 @@ def flags(folder, steps=100):
     return ("--config.data.source=folder", f"--config.data.path={folder}", f"--config.steps={steps}")
 
 
+@pytest.mark.slow
 def test_decoders_that_are_killed_cost_no_batch(videos, tmp_path):
     driver.undisturbed(tmp_path / "calm", *flags(videos))
     child, killed = driver.start(tmp_path / "run", *flags(videos)), 0
@@ -44,6 +45,7 @@ def test_decoders_that_are_killed_cost_no_batch(videos, tmp_path):
     assert driver.final_digests(tmp_path / "run") == driver.final_digests(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_while_a_run_reads_it_is_replaced_and_told(videos, tmp_path):
     run = tmp_path / "run"
     child = driver.start(run, *flags(videos, steps=200))

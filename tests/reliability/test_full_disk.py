@@ -42,6 +42,7 @@ def refusal(capsys, main, *argv):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [400, 20], ids=["the state", "anything"])
 def test_during_a_checkpoint(disk, tmp_path, leave):
     calm, run = tmp_path / "calm", disk / "run"

@@ -61,6 +61,7 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on(calm, tmp_path):
     assert_same(run, calm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 3.0], ids=["at once", "while it compiles"])
 def test_a_run_told_to_stop_early_says_so_and_goes_on(calm, tmp_path, moment):
     child = driver.start(tmp_path / "run", f"--config.steps={STEPS}")
@@ -74,6 +75,7 @@ def test_a_run_told_to_stop_early_says_so_and_goes_on(calm, tmp_path, moment):
     assert driver.trajectory(tmp_path / "run") == driver.trajectory(calm)
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     child = driver.start(tmp_path / "run", "--config.steps=5000")
     while not read_metrics(tmp_path / "run") and child.poll() is None:
@@ -86,6 +88,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     assert f"Another process (process {child.pid} on" in said and "use another folder" in said
 
 
+@pytest.mark.slow
 def test_time_zone_language_and_hash_seed_change_nothing(calm, tmp_path):
     around = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONHASHSEED": "12345"}
     driver.undisturbed(tmp_path / "run", f"--config.steps={STEPS}", **around)

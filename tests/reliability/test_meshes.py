@@ -39,7 +39,7 @@ def on_eight(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("processes", "devices"),
-    [(1, 1), (2, 8), pytest.param(1, 4, marks=pytest.mark.slow), pytest.param(1, 2, marks=pytest.mark.slow)],
+    [(1, 1), *(pytest.param(*elsewhere, marks=pytest.mark.slow) for elsewhere in ((2, 8), (1, 4), (1, 2)))],
 )
 def test_a_run_goes_on_elsewhere(on_eight, tmp_path, processes, devices):
     """Restoring compares every array, bit for bit, with the digests that eight devices wrote."""
@@ -54,6 +54,7 @@ def test_a_run_goes_on_elsewhere(on_eight, tmp_path, processes, devices):
     assert moved[:FIRST] == stayed[:FIRST]
 
 
+@pytest.mark.slow
 def test_all_hosts_stop_together_when_one_is_told(tmp_path):
     run = tmp_path / "run"
 

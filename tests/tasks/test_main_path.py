@@ -18,6 +18,7 @@ from vidflow import encode, evaluate, report, sample, train
 from vidflow.data import video
 from vidflow.tasks import generation
 from vidflow.tasks.shipping import ship
+from vidflow.training import run_folder
 from vidflow.training.telemetry import read_metrics
 
 
@@ -111,8 +112,9 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(smoke_run):
 def test_a_finished_run_that_goes_on_is_sampled_from_its_checkpoints(smoke_run, tmp_path):
     run = tmp_path / "longer"
     shutil.copytree(smoke_run, run, ignore=shutil.ignore_patterns("latents", "autoencoder_run"))
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"steps": 40}))
+    config = run_folder.read_config(run).unlock()
+    config.steps = 40
+    run_folder.write_config(run, config)
     (run / "weights.safetensors").write_bytes(b"older than the checkpoints")
     assert generation.load(run).steps == 20
 

@@ -26,6 +26,7 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     if latents_cache.is_whole(folder, recipe):
         return
+    folder.mkdir(parents=True, exist_ok=True)
     source = make_source(data, seed=seed, manifest=folder / "data.json")
 
     def encode(indices: range) -> latents_cache.Part:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,9 @@ from vidflow.parallel.devices import peak_flops
 from vidflow.parallel.mesh import batch_sharding, whole_mesh
 from vidflow.training import hosts, run_folder
 from vidflow.training import state as states
-from vidflow.training.checkpoint import Checkpoints
-from vidflow.training.local_checkpoints import LocalCheckpoints
 from vidflow.training.preemption import Notice
 from vidflow.training.program import Learner, Program, make_program
+from vidflow.training.saving import Saving
 from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
 from vidflow.training.warm_start import start_from
@@ -50,35 +48,23 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
       Preempted: the run was told to stop, and is saved.
     """
     mesh = whole_mesh(config.mesh.to_dict())
-    with rules.in_force(config.get("rules", rules.DEFAULT)), ExitStack() as stack:
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
         program = make_program(config, task.learner, mesh)
-        keeping = config.checkpoint
-        checkpoints = Checkpoints(workdir / "checkpoints", keeping.keep, keeping.keep_every, keeping.best)
-        stack.callback(checkpoints.close)
-        local = None
-        if keeping.local:
-            local = LocalCheckpoints(Path(keeping.local), workdir / "checkpoints.local", mesh, program.state)
-            stack.callback(local.close)
-        state = _newest_state(config, task, program, checkpoints, local)
-        if int(state.step) > config.steps:
-            raise UsageError(f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer.")
-        if int(state.step) < config.steps:
-            with jax.set_mesh(mesh), Notice() as notice:
-                state = _run_steps(config, workdir, task, mesh, program.step, checkpoints, local, state, notice)
+        with Saving(config.checkpoint, workdir, mesh, program.state) as saving:
+            state = saving.newest() or _first_state(config, task, program)
+            if int(state.step) > config.steps:
+                raise UsageError(
+                    f"{workdir} has taken {int(state.step)} steps already: set --config.steps to no fewer."
+                )
+            if int(state.step) < config.steps:
+                with jax.set_mesh(mesh), Notice() as notice:
+                    state = _run_steps(config, workdir, task, mesh, program.step, state, saving, notice)
     averaged = hosts.gather(state.ema)
     hosts.on_first(task.finish, averaged)
     hosts.on_first(run_folder.mark_finished, workdir, config.steps)
 
 
-def _newest_state(
-    config: ConfigDict, task: Task, program: Program, checkpoints: Checkpoints, local: LocalCheckpoints | None
-) -> states.State:
-    """The state after the last step that was saved; before the first, a fresh one."""
-    on_storage, on_hosts = checkpoints.latest() or 0, (local.latest() or 0) if local else 0
-    if local and on_hosts > on_storage:
-        return local.restore()
-    if on_storage:
-        return checkpoints.restore(program.state)
+def _first_state(config: ConfigDict, task: Task, program: Program) -> states.State:
     fresh = program.initialise(jax.random.key(config.seed))
     return start_from(Path(config.init_from), fresh, task.learner.patch_volume) if config.init_from else fresh
 
@@ -89,9 +75,8 @@ def _run_steps(
     task: Task,
     mesh: Mesh,
     step: Callable[[states.State, dict[str, Any]], tuple[states.State, Metrics]],
-    checkpoints: Checkpoints,
-    local: LocalCheckpoints | None,
     state: states.State,
+    saving: Saving,
     notice: Notice,
 ) -> states.State:
     """The loop proper. Resuming relies on this order of operations; do not change it lightly.
@@ -100,9 +85,8 @@ def _run_steps(
     2. batch(s) is read; it is a function of (seed, s), and no position in the data is carried.
     3. Step s runs; its randomness is a function of (seed, s, row).
     4. Its metrics are handed over; nothing waits for the device.
-    5. When s + 1 is a multiple of `checkpoint.every`, or the last, or the run is told to stop, metrics are written out
-       and then the state is saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl. Amid skipped steps a
-       regular save is left out.
+    5. When a save is due after s + 1 steps, or they are all, or the run is told to stop, metrics are written out and
+       then the state is saved as s + 1: so no checkpoint is ever ahead of metrics.jsonl.
     """
     start = int(state.step)
     dataset = pipeline.rows(task.source, seed=config.seed)
@@ -127,21 +111,14 @@ def _run_steps(
         telemetry.step(s, metrics)
         if s == start:
             telemetry.flush()  # the first step compiles: keep it out of the throughput of the next ones
-        regular, told = (s + 1) % config.checkpoint.every == 0, notice.reached(s)
-        if regular or told or s + 1 == config.steps:
+        told, last = notice.reached(s), s + 1 == config.steps
+        if saving.is_due(s + 1) or told or last:
             telemetry.flush()
-            best = config.checkpoint.best
-            # Amid skipped steps something is wrong with this state perhaps: it must not push out an older one.
-            if told or s + 1 == config.steps or not telemetry.is_skipping:
-                checkpoints.save(state, s + 1, {best: telemetry.mean(best)} if best and regular else None)
+            saving.save(state, s + 1, telemetry, surely=told or last)
             telemetry.pause()
-        elif local and (s + 1) % config.checkpoint.local_every == 0:
-            telemetry.flush()
-            local.save(state, s + 1)
-            telemetry.pause()
-        if told and s + 1 < config.steps:
+        if told and not last:
             telemetry.close()
-            checkpoints.wait()
+            saving.wait()
             saved = f"Told to stop: saved step {s + 1} of {config.steps}; the same command goes on."
             raise Preempted(saved, config.preemption_code)
     telemetry.close()
