@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -44,13 +43,14 @@ class Disturbed:
         self.kills: list[str] = []
         self._random = random.Random(seed)
 
-    def kill_in_the_middle(self, signal_number: int = signal.SIGKILL) -> None:
+    def kill_in_the_middle(self, more: int) -> None:
         """Starts or resumes the run and ends it at a random moment: either after some more steps, or as soon as a
-        checkpoint is being written."""
+        checkpoint is being written then. `more` kills are to come."""
         child = start(self.workdir, *self.flags)
         reached = max(self.seen, default=-1)
         in_a_save = self._random.random() < 0.5
-        beyond = reached + self._random.randint(1, max(1, (self.steps - reached) // 4))
+        # Steps for those that are to come must be left, each of which may wait for the next checkpoint and see it pass.
+        beyond = reached + self._random.randint(1, max(1, 2 * (self.steps - reached) // (more + 2) - 8))
         deadline = time.monotonic() + 120
         while child.poll() is None and time.monotonic() < deadline:
             lines = read_metrics(self.workdir)
@@ -58,10 +58,9 @@ class Disturbed:
                 break
             time.sleep(0.001)
         self.kills.append("in a save" if in_a_save else "between")
-        child.send_signal(signal_number)
+        child.kill()
         child.communicate(timeout=60)
         assert child.returncode != 0, "the run finished before it could be killed"
-        self.code = child.returncode
         self.remember()
 
     def finish(self) -> None:

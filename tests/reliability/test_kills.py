@@ -23,11 +23,11 @@ def calm(tmp_path_factory):
 def test_kills_change_nothing(kills, calm, tmp_path):
     steps = STEPS
     if kills > 5:
-        steps, calm = 400, tmp_path / "calm"
+        steps, calm = 1000, tmp_path / "calm"
         driver.undisturbed(calm, f"--config.steps={steps}")
     run = driver.Disturbed(tmp_path / "run", steps, seed=kills)
-    for _ in range(kills):
-        run.kill_in_the_middle()
+    for number in range(kills):
+        run.kill_in_the_middle(more=kills - number - 1)
     run.finish()
     assert_same(run, calm)
     assert {"in a save", "between"} == set(run.kills)
