@@ -24,6 +24,7 @@ FLOORS = (
     ({*VERBS, "__main__"},),
 )
 PURE = {"flow", "attention", "text", "autoencoders", "models", "metrics", "scaling"}
+CHANCE = {"time", "datetime", "random", "secrets", "uuid", "socket", "platform", "locale"}
 IMPURE_IMPORTS = {"os", "pathlib", "tqdm", "orbax", "grain"}
 
 FILES = sorted((ROOT / "vidflow").rglob("*.py"))
@@ -90,6 +91,22 @@ def test_imports_go_down(path):
 )
 def test_pure_packages_touch_no_files(path):
     assert impurities(path.read_text()) == []
+
+
+def test_clock_and_chance_are_asked_where_no_result_depends_on_them():
+    asked = {
+        (str(path.relative_to(ROOT / "vidflow")), name)
+        for path in FILES
+        for name in {name.split(".")[0] for name in imported(path.read_text(), "vidflow")} & CHANCE
+    }
+    assert asked == {
+        ("training/telemetry.py", "time"),  # speed
+        ("tasks/planning.py", "time"),  # seconds of compilation
+        ("files.py", "platform"),  # who holds a folder
+        ("training/run_folder.py", "platform"),  # provenance
+        ("data/video.py", "uuid"),  # a name that is gone when the file is whole
+        ("training/local_checkpoints.py", "uuid"),  # of the run, among others on the same host
+    }
 
 
 # The checks themselves

@@ -81,12 +81,12 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("digest") == digest(record):
+        if record.pop("digest", None) == digest(record):
             return record
         reason = "it was altered"
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__
     raise UsageError(f"{path} is not what was written there ({reason}): restore it from a copy, or make it again.")
 

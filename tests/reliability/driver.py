@@ -6,7 +6,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vidflow.training.telemetry import read_metrics
 
@@ -16,19 +18,23 @@ EXPERIMENT = f"{ROOT}/experiments/bounce/autoencoder.py:smoke"
 OFTEN = ("--config.log_every=1", "--config.checkpoint.every=4", "--config.data.clips=24")
 
 
-def start(workdir: Path, *flags: str, devices: int = 1, **variables: str) -> subprocess.Popen:
-    """`vidflow train` of the small experiment as a process of its own, with more environment variables."""
+def start(
+    workdir: Path, *flags: str, devices: int = 1, before: Sequence[str] = (), **variables: str
+) -> subprocess.Popen:
+    """`vidflow train` of the small experiment as a process of its own, with more environment variables, and words
+    before the command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **variables}
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "vidflow.train", f"--config={EXPERIMENT}", f"--workdir={workdir}", *OFTEN, *flags]
+    verb = [sys.executable, "-m", "vidflow.train"]
+    command = [*before, *verb, f"--config={EXPERIMENT}", f"--workdir={workdir}", *OFTEN, *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def undisturbed(workdir: Path, *flags: str, devices: int = 1, **variables: str) -> str:
-    """Trains to the end; what the process said."""
-    child = start(workdir, *flags, devices=devices, **variables)
+def undisturbed(workdir: Path, *flags: str, **around: Any) -> str:
+    """Trains to the end; what the process said. `around` as for `start`."""
+    child = start(workdir, *flags, **around)
     said, _ = child.communicate(timeout=300)
     assert child.returncode == 0, said
     return said

@@ -20,7 +20,8 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
     the first run, for `vidflow sample --run` and for `config.init_from`.
 
     Raises:
-      UsageError: a run without such a checkpoint, runs of different models, or a folder that exists.
+      UsageError: a run without such a checkpoint, runs of different models or, for a folder, on latents of different
+        autoencoders, or a folder that exists.
     """
     found = [(run, *warm_start.averaged_weights(run, step, best)) for run in runs for step in steps or (None,)]
     for run, params, _ in found:
@@ -32,20 +33,22 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
         out.parent.mkdir(parents=True, exist_ok=True)
         weights.save(out, params, metadata)
     else:
-        _write_folder(runs[0], out, params, metadata)
+        _write_folder(runs, out, params, metadata)
     return len(found)
 
 
-def _write_folder(run: Path, out: Path, params: Any, metadata: dict[str, str]) -> None:
+def _write_folder(runs: Sequence[Path], out: Path, params: Any, metadata: dict[str, str]) -> None:
     if (out / "config.json").exists():
         raise UsageError(f"{out} holds a run already: choose another --out.")
-    autoencoder = run / frozen_autoencoder.NAME
-    config = run_folder.read_config(run)
+    config = run_folder.read_config(runs[0])
     if "sampling" not in config:
-        raise UsageError(f"{run} is a run of {config.get('task', 'another kind')}: export it to a .safetensors file.")
+        raise UsageError(f"{runs[0]} is a run of {config.get('task', 'another kind')}: export to a .safetensors file.")
+    autoencoders = [run / frozen_autoencoder.NAME for run in runs]
+    for folder in autoencoders:
+        if frozen_autoencoder.load(folder).digest != frozen_autoencoder.load(autoencoders[0]).digest:
+            raise UsageError(f"{folder} and {autoencoders[0]} differ: runs on other latents have no common mean.")
     out.mkdir(parents=True, exist_ok=True)
-    frozen_autoencoder.load(autoencoder)  # refuse a bad one before copying it
-    shutil.copytree(autoencoder, out / frozen_autoencoder.NAME, dirs_exist_ok=True)
+    shutil.copytree(autoencoders[0], out / frozen_autoencoder.NAME, dirs_exist_ok=True)
     weights.save(out / "weights.safetensors", params, metadata)
     files.write_whole(out / "provenance.json", json.dumps({**run_folder.provenance(), **metadata}, indent=2) + "\n")
     run_folder.write_config(out, config)  # last: it makes the folder a run
