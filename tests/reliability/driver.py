@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ def undisturbed(workdir: Path, *flags: str, **around: Any) -> str:
 
 
 class Disturbed:
-    """A run that is killed. `seen` maps each step to the (loss, data) pairs of every time it was taken."""
+    """A run that is ended before its end. `seen` maps each step to the (loss, data) of every time it was taken."""
 
     def __init__(self, workdir: Path, steps: int, seed: int) -> None:
         self.workdir, self.steps, self.flags = workdir, steps, (f"--config.steps={steps}",)
@@ -49,9 +50,9 @@ class Disturbed:
         self.kills: list[str] = []
         self._random = random.Random(seed)
 
-    def kill_in_the_middle(self, more: int) -> None:
+    def end_in_the_middle(self, more: int, signals: Sequence[int] = (signal.SIGKILL,)) -> None:
         """Starts or resumes the run and ends it at a random moment: either after some more steps, or as soon as a
-        checkpoint is being written then. `more` kills are to come."""
+        checkpoint is being written then. `more` ends are to come. One of the `signals` is drawn."""
         child = start(self.workdir, *self.flags)
         reached = max(self.seen, default=-1)
         in_a_save = self._random.random() < 0.5
@@ -64,9 +65,11 @@ class Disturbed:
                 break
             time.sleep(0.001)
         self.kills.append("in a save" if in_a_save else "between")
-        child.kill()
-        child.communicate(timeout=60)
+        number = self._random.choice(signals)
+        child.send_signal(number)
+        said, _ = child.communicate(timeout=60)
         assert child.returncode != 0, "the run finished before it could be killed"
+        assert child.returncode == (75 if number == signal.SIGTERM else -number), said
         self.remember()
 
     def finish(self) -> None:

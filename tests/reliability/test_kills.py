@@ -29,10 +29,20 @@ def test_kills_change_nothing(kills, calm, tmp_path):
         driver.undisturbed(calm, f"--config.steps={steps}")
     run = driver.Disturbed(tmp_path / "run", steps, seed=kills)
     for number in range(kills):
-        run.kill_in_the_middle(more=kills - number - 1)
+        run.end_in_the_middle(more=kills - number - 1)
     run.finish()
     assert_same(run, calm)
     assert {"in a save", "between"} == set(run.kills)
+
+
+@pytest.mark.slow
+def test_kills_and_requests_to_stop_in_any_order_change_nothing(tmp_path):
+    driver.undisturbed(tmp_path / "calm", "--config.steps=300")
+    run = driver.Disturbed(tmp_path / "run", 300, seed=1)
+    for number in range(12):
+        run.end_in_the_middle(more=11 - number, signals=(signal.SIGKILL, signal.SIGTERM))
+    run.finish()
+    assert_same(run, tmp_path / "calm")
 
 
 def assert_same(run, calm):

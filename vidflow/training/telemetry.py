@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.training import hosts
 
@@ -55,9 +54,9 @@ class Telemetry:
           examples: step -> the indices of its examples in the data, for the sentence that is said then.
         """
         writes = hosts.is_first()
-        lines = [line for line in read_metrics(folder) if line["step"] < start]
-        self._recent = deque(lines, maxlen=window)
-        self._file = _rewritten(folder / "metrics.jsonl", lines) if writes else open(os.devnull, "a")
+        path = folder / "metrics.jsonl"
+        self._recent = deque((line for line in _lines(path) if line["step"] < start), maxlen=window)
+        self._file = _cut(path, start) if writes else open(os.devnull, "a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start, write_to_disk=writes)
         self._bar = tqdm(
             total=steps, initial=start, unit="step", dynamic_ncols=True, desc=folder.name, disable=not writes
@@ -165,21 +164,26 @@ class Telemetry:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return list(_lines(folder / "metrics.jsonl"))
 
 
-def _rewritten(path: Path, lines: list[dict[str, Any]]) -> Any:
-    """The file with these lines alone, open for appending."""
-    files.write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """One line after another: the file of a long run is large. Ends where a line is not whole."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    return
+
+
+def _cut(path: Path, start: int) -> Any:
+    """The file with the lines of steps before `start` alone, open for appending."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as kept:
+        kept.writelines(json.dumps(line) + "\n" for line in _lines(path) if line["step"] < start)
+    os.replace(temporary, path)
     return path.open("a", encoding="utf-8")
 
 
