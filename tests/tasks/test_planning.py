@@ -64,6 +64,7 @@ def test_a_search_compiles_the_best_and_finds_the_smallest_slice():
         searching.search(tiny(), "train", parse("v5e:2x2"), ALONE)
 
 
+@pytest.mark.slow
 def test_the_same_plan_compiles_twice(planned):
     """A cache of compiled programs would leave nothing to read."""
     again = searching.plan(tiny(), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
@@ -86,6 +87,7 @@ def test_splash_counts_what_plain_attention_does(planned):
     assert planned["hardware_flops"] == pytest.approx(plain["hardware_flops"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_saving_matmuls_recomputes_less_and_needs_more_memory(planned):
     saved = searching.plan(tiny(**{"model.remat": "matmuls"}), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
     assert saved["hardware_flops"] < planned["hardware_flops"]
