@@ -21,6 +21,7 @@ setup(
         "orbax-checkpoint",
         "grain",
         "ml-collections",
+        "absl-py",
         "numpy",
         "av",
         "tqdm",
