@@ -64,7 +64,7 @@ class Disturbed:
             if lines and lines[-1]["step"] >= beyond and (not in_a_save or self._is_saving()):
                 break
             time.sleep(0.001)
-        self.kills.append("in a save" if in_a_save else "between")
+        self.kills.append("in a save" if self._is_saving() else "between")
         number = self._random.choice(signals)
         child.send_signal(number)
         said, _ = child.communicate(timeout=60)

@@ -8,7 +8,8 @@ import pytest
 
 from tests.reliability import driver
 from tests.tasks.experiments import TEXT_TO_VIDEO
-from vidflow import cli, encode, report, train
+from tests.tasks.test_bad_input import refusal
+from vidflow import encode, report, train
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
 from vidflow.training.checkpoint import restore_ema
@@ -33,14 +34,6 @@ def fill(disk, leave):
     free = os.statvfs(disk)
     with (disk / "filler").open("wb") as file:
         file.write(bytes(free.f_bavail * free.f_frsize - leave * 1024))
-
-
-def refusal(capsys, main, *argv):
-    with pytest.raises(SystemExit) as exit_info:
-        cli.run(main, list(argv))
-    assert exit_info.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vidflow: error:")]
-    return line
 
 
 @pytest.mark.slow

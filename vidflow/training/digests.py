@@ -36,11 +36,11 @@ def _digest(leaf: jax.Array) -> jax.Array:
     for axis in reversed(range(leaf.ndim)):
         position += size * jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         size = np.uint32((int(size) * leaf.shape[axis]) % 2**32)
-    return (_mixed(words) * (2 * position + 1)).sum(dtype=jnp.uint32)
+    return (mixed(words) * (2 * position + 1)).sum(dtype=jnp.uint32)
 
 
-def _mixed(words: jax.Array) -> jax.Array:
-    """Without it flipped signs would add 2^31 each, and an even number of them nothing."""
+def mixed(words: jax.Array) -> jax.Array:
+    """A one-to-one map of uint32. Without it an even number of flipped signs, 2^31 each, would add up to nothing."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x7FEB352D)
     words = (words ^ (words >> 15)) * jnp.uint32(0x846CA68B)
     return words ^ (words >> 16)

@@ -2,8 +2,8 @@
 
 Where every slice holds the whole state (the mesh's `data` axis counts slices, or a multiple of them), a host that is
 lost takes nothing with it. So between two checkpoints on storage the state is written into a folder in the memory of
-each host, which takes seconds where storage takes minutes; after a restart a slice that still has it sends it to those
-that do not. With checkpoint.py the only module that knows Orbax.
+each host; after a restart a slice that still has it sends it to those that do not. With checkpoint.py the
+only module that knows Orbax.
 """
 
 import uuid

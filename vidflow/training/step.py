@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vidflow.training import health
+from vidflow.training import digests, health
 from vidflow.training.state import State
 from vidflow.typing import RowKeys
 
@@ -87,9 +87,7 @@ def _accumulate(gradient_of: Callable[..., Any], params: Any, keys: RowKeys, bat
 def data_digest(batch: dict[str, jax.Array]) -> jax.Array:
     """A number (uint32) that tells which example lay in which row: equal batches have equal numbers on any mesh."""
     index, row = batch["index"].astype(jnp.uint32), batch["row"].astype(jnp.uint32)
-    mixed = index * jnp.uint32(0x9E3779B1) + row * jnp.uint32(0x85EBCA6B) + jnp.uint32(1)
-    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
-    return (mixed ^ (mixed >> 12)).sum(dtype=jnp.uint32)
+    return digests.mixed(index + digests.mixed(row + 1)).sum(dtype=jnp.uint32)
 
 
 def row_keys(seed: int, step: jax.Array | int, rows: jax.Array) -> RowKeys:
