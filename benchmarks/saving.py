@@ -9,18 +9,21 @@ examples. The cost is the ratio of their medians, less one; its interval is that
 neighbouring turns (95%, by order statistics).
 """
 
-import argparse
-import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import arguments
 import jax
+import machine
 import numpy as np
 from scipy import stats
 
+from vidflow import cli
 from vidflow import config as configs
+from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import whole_mesh
 from vidflow.tasks import text_to_video
@@ -28,24 +31,28 @@ from vidflow.training.checkpoint import Checkpoints
 from vidflow.training.program import make_program
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="experiments/bounce/text_to_video.py", metavar="FILE.py[:arg]")
-    parser.add_argument("--every", type=int, default=50, help="steps between two checkpoints")
-    parser.add_argument("--turns", type=int, default=8, help="of each kind")
-    parser.add_argument("--json", metavar="FILE", help="write the times there")
-    args = parser.parse_args()
-    times = measure(configs.load(args.config), args.every, args.turns)
-    result = {"config": args.config, "every": args.every, "device": jax.devices()[0].device_kind}
-    result |= times | cost(times)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments.parser(__doc__, "saving.py")
+    cli.add_config_flags(parser, required=False)
+    parser.add_argument("--every", type=int, default=50, help="steps between two checkpoints (default 50)")
+    parser.add_argument("--turns", type=int, default=8, help="of each kind (default 8)")
+    parser.add_argument("--json", metavar="FILE", help="write the times and what they were measured on")
+    args, overrides = cli.parse_with_overrides(parser, argv)
+
+    if min(args.every, args.turns) < 1:
+        raise UsageError(f"--every={args.every} and --turns={args.turns} must be at least 1.")
+    config = configs.override(configs.load(args.config or "experiments/bounce/text_to_video.py"), overrides)
+    if config.task != "vidflow.tasks.text_to_video":
+        raise UsageError(f"{args.config} is not an experiment of text to video: name one of these with --config.")
+    times = measure(config, args.every, args.turns)
+    result = {"every": args.every, **cost(times), "seconds": times}
     print(
         f"{args.every} steps take {np.median(times['without']):.2f} s without saving and "
         f"{np.median(times['with']):.2f} s with one checkpoint: {result['cost']:+.1%} "
         f"({result['low']:+.1%} to {result['high']:+.1%}), of which the loop waits "
         f"{np.median(times['blocked']) * 1e3:.0f} ms; {args.turns} turns of each"
     )
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+    machine.write(args.json, {"benchmark": "saving", **machine.look(None), **result})
 
 
 def measure(config: Any, every: int, turns: int) -> dict[str, list[float]]:
@@ -84,10 +91,11 @@ def cost(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def _random(like: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array of this shape, type and place."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=like.shape) if np.issubdtype(like.dtype, np.floating) else rng.integers(1, 200, like.shape)
     return jax.device_put(values.astype(like.dtype), like.sharding)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

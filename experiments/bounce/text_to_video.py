@@ -16,22 +16,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vidflow import config as configs
+from vidflow import settings
 from vidflow.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, level=0, size=32, reference=False, smoke=False)
     level, size = (3, 40) if arg.reference else (arg.level, arg.size)
-    config = ConfigDict()
+    config = settings.of_a_run()
     config.task = "vidflow.tasks.text_to_video"
-    config.seed = 0
     config.steps = 1200
     config.batch_size = 64
-    config.microbatches = 1  # parts of a batch whose gradients are added up one after another
-    config.gradient_dtype = "float32"  # "bfloat16" halves the memory of the matrices' gradients
-    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
-    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
-    config.log_every = 10
     config.ema_decay = 0.99
 
     config.data = ConfigDict()
@@ -70,15 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"name": "muon", "learning_rate": 5e-3, "warmup": 20, "decay": "linear", "weight_decay": 0.0}
     )
     config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
-    config.checkpoint = ConfigDict({"every": 300, "keep": 2, "keep_every": 0})
-    config.checkpoint.best = ""  # a metric: the checkpoint where its mean over the last `every` steps is lowest is kept
-    config.checkpoint.update({"local": "", "local_every": 100})  # a folder in the memory of each host, for many slices
-    config.stability = ConfigDict({"max_skips": 10, "window": 100})  # so many skipped steps in a row stop the run
-    config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
-    config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
-    config.preemption_code = 75  # the exit status of a run that was told to stop
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
-    config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
+    config.checkpoint.every = 300
     config.sampling = ConfigDict(
         {"steps": 25, "schedule": "linear_quadratic", "reference": 250, "guidance": 3.0, "batch": 64}
     )

@@ -11,21 +11,16 @@ Argument: `size` of the frames in pixels, `frames` of a clip, `smoke` for a run 
 
 from ml_collections import ConfigDict
 
+from vidflow import settings
 from vidflow.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, size=256, frames=32, smoke=False)
-    config = ConfigDict()
+    config = settings.of_a_run()
     config.task = "vidflow.tasks.autoencoder"
-    config.seed = 0
     config.steps = 50_000
     config.batch_size = 64
-    config.microbatches = 1
-    config.gradient_dtype = "float32"
-    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
-    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
-    config.log_every = 10
     config.ema_decay = 0.999
 
     config.data = ConfigDict({"source": "folder", "path": "", "frames": arg.frames, "height": arg.size})
@@ -38,15 +33,6 @@ def get_config(arg: str = "") -> ConfigDict:
         {"name": "adamw", "learning_rate": 1e-4, "warmup": 1000, "decay": "constant", "weight_decay": 0.0}
     )
     config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
-    config.checkpoint = ConfigDict({"every": 1000, "keep": 2, "keep_every": 0})
-    config.checkpoint.best = ""  # a metric: the checkpoint where its mean over the last `every` steps is lowest is kept
-    config.checkpoint.update({"local": "", "local_every": 100})  # a folder in the memory of each host, for many slices
-    config.stability = ConfigDict({"max_skips": 10, "window": 100})  # so many skipped steps in a row stop the run
-    config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
-    config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
-    config.preemption_code = 75  # the exit status of a run that was told to stop
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
-    config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
 
     if arg.smoke:
         config.steps = 10

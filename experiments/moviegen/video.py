@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vidflow import config as configs
+from vidflow import settings
 from vidflow.config import parse_arg
 
 # Frames, height and width; global batch, learning rate and steps; position tables in patches (the spatial ones grow
@@ -32,16 +33,11 @@ def get_config(arg: str = "") -> ConfigDict:
                     smoke=False)
     stage = STAGES[arg.stage]
     (frames, height, width), (batch, rate, steps) = stage["video"], stage["training"]
-    config = ConfigDict()
+    config = settings.of_a_run()
     config.task = "vidflow.tasks.text_to_video"
-    config.seed = 0
     config.steps = steps
     config.batch_size = batch
-    config.microbatches = 1
     config.gradient_dtype = "bfloat16"  # of the matrices; their master copies and moments are float32
-    config.host_memory = ()  # parts of the state that rest in the memory of the hosts: ema, mu, nu
-    config.init_from = ""  # a run folder or a safetensors file, whose averaged weights the run starts from
-    config.log_every = 10
     config.ema_decay = 0.9999
 
     config.data = ConfigDict({"source": "cache", "path": "", "frames": frames, "height": height, "width": width})
@@ -63,15 +59,6 @@ def get_config(arg: str = "") -> ConfigDict:
     # The optimizer's constants are not published; these are ours.
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": rate, "warmup": 1000, "decay": decay})
     config.optimizer.update({"weight_decay": 0.0, "clip": 1.0, "b1": 0.9, "b2": 0.95})
-    config.checkpoint = ConfigDict({"every": 1000, "keep": 2, "keep_every": 0})
-    config.checkpoint.best = ""  # a metric: the checkpoint where its mean over the last `every` steps is lowest is kept
-    config.checkpoint.update({"local": "", "local_every": 100})  # a folder in the memory of each host, for many slices
-    config.stability = ConfigDict({"max_skips": 10, "window": 100})  # so many skipped steps in a row stop the run
-    config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
-    config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
-    config.preemption_code = 75  # the exit status of a run that was told to stop
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # -1: what the others leave
-    config.rules = "everywhere"  # where parameters lie: a table of vidflow/parallel/rules.py
     config.sampling = ConfigDict(
         {"steps": 50, "schedule": "linear_quadratic", "reference": 250, "guidance": 7.5, "batch": 1}
     )

@@ -45,7 +45,7 @@ def results(script, file, *flags):
 # The scripts
 
 
-@pytest.mark.parametrize("script", ["attention", "train_step", "kernels", "summary"])
+@pytest.mark.parametrize("script", ["attention", "train_step", "kernels", "summary", "saving"])
 def test_help_answers(script):
     done = run(script, "--help")
     assert done.returncode == 0 and f"usage: python benchmarks/{script}.py" in done.stdout
@@ -66,6 +66,17 @@ def test_attention_writes_its_rows_and_goes_on_after_one_that_fails(tmp_path):
     assert "failed: " in shown
     assert document["device"] == "cpu" and document["versions"]["jax"] == jax.__version__
     assert document["command"].startswith("attention.py") and document["commit"] and document["date"]
+
+
+def test_saving_writes_what_it_costs_and_refuses_what_it_cannot_train(tmp_path):
+    flags = ("--config=experiments/bounce/text_to_video.py:smoke", "--every=2", "--turns=3")
+    document, shown = results("saving", tmp_path / "s.json", *flags)
+    seconds = document["seconds"]
+    assert all(len(seconds[name]) == 3 and min(seconds[name]) > 0 for name in ("with", "without", "blocked"))
+    assert document["low"] <= document["high"] and document["commit"]
+    assert "2 steps take" in shown and "3 turns of each" in shown
+    failed = run("saving", "--config=experiments/bounce/autoencoder.py:smoke")
+    assert failed.returncode == 2 and "is not an experiment of text to video" in failed.stderr
 
 
 def test_a_training_step_has_sensible_fields(monkeypatch):

@@ -51,11 +51,13 @@ class Disturbed:
         self._random = random.Random(seed)
 
     def end_in_the_middle(self, more: int, signals: Sequence[int] = (signal.SIGKILL,)) -> None:
-        """Starts or resumes the run and ends it at a random moment: either after some more steps, or as soon as a
-        checkpoint is being written then. `more` ends are to come. One of the `signals` is drawn."""
-        child = start(self.workdir, *self.flags)
-        reached = max(self.seen, default=-1)
+        """Starts or resumes the run and ends it after some more steps: at once, with checkpoints so rare that it
+        mostly falls between two, or as soon as one is being written. `more` ends are to come. One of the `signals` is
+        drawn."""
         in_a_save = self._random.random() < 0.5
+        rarely = () if in_a_save else ("--config.checkpoint.every=40",)
+        child = start(self.workdir, *self.flags, *rarely)
+        reached = max(self.seen, default=-1)
         # Steps for those that are to come must be left, each of which may wait for the next checkpoint and see it pass.
         beyond = reached + self._random.randint(1, max(1, 2 * (self.steps - reached) // (more + 2) - 8))
         deadline = time.monotonic() + 120

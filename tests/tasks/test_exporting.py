@@ -74,7 +74,7 @@ def test_a_run_starts_from_an_exported_file_and_grows(smoke_run, out, tmp_path):
     ("flags", "sentence"),
     [
         (["--step=7"], "holds no checkpoint of step 7: .* one of its steps, 15, 20"),
-        (["--best=loss"], "holds no checkpoint with 'loss'"),
+        (["--best=loss"], "holds no checkpoint with a metric 'loss': .* one of its steps, 15, 20"),
         (["--step=1,x"], "--step=1,x is not a list of steps"),
         (["--step=5", "--best=loss"], "give one of them"),
     ],

@@ -6,7 +6,7 @@ A step whose values do not have their digests is damaged: it is set aside and th
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
             return restored["state"], restored["digests"]
 
-        state, step, damaged = _newest_undamaged(self._manager, self._folder, restore)
+        state, step, damaged = _newest_undamaged(self._folder, restore, self._manager.all_steps())
         if damaged:
             # Out of the way: the run will come to these steps again and save them.
             hosts.on_first(_set_aside, self._folder, damaged)
@@ -131,16 +131,23 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
             restored = manager.restore(step, args=ocp.args.Composite(state=args, digests=ocp.args.JsonRestore()))
             return restored["state"], {name: v for name, v in restored["digests"].items() if name.startswith("ema/")}
 
-        steps = manager.all_steps()
-        wanted = manager.best_step() if best else step
-        if not steps or (wanted is None and best) or (wanted is not None and wanted not in steps):
-            asked = f"checkpoint of step {step}" if step is not None else f"checkpoint with {best!r}" * bool(best)
-            raise UsageError(
-                f"{folder} holds no {asked or 'whole checkpoint'}: train first, or name another run"
-                + (f" or one of its steps, {', '.join(map(str, sorted(steps)))}." if steps else ".")
-            )
-        state, found, _ = _newest_undamaged(manager, folder, restore, None if wanted is None else [wanted])
+        steps = sorted(manager.all_steps())
+        if best:
+            candidates = [manager.best_step()]
+        else:
+            candidates = steps if step is None else [step]
+        if not candidates or not set(candidates) <= set(steps):
+            raise UsageError(_no_such(folder, steps, step, best))
+        state, found, _ = _newest_undamaged(folder, restore, candidates)
         return jax.tree.map(np.asarray, state["ema"]), found
+
+
+def _no_such(folder: Path, steps: list[int], step: int | None, best: str) -> str:
+    """That the folder, which has these `steps`, has not the one that was asked for."""
+    if not steps:
+        return f"{folder} holds no whole checkpoint: train first, or name another run."
+    asked = f"checkpoint with a metric {best!r}" if best else f"checkpoint of step {step}"
+    return f"{folder} holds no {asked}: name another run or one of its steps, {', '.join(map(str, steps))}."
 
 
 def _lowest(metric: str) -> Any:
@@ -160,15 +167,14 @@ def _saved(manager: ocp.CheckpointManager, step: int) -> Any:
 
 
 def _newest_undamaged(
-    manager: ocp.CheckpointManager,
     folder: Path,
     restore: Callable[[int], tuple[Any, dict[str, int]]],
-    steps: list[int] | None = None,
+    steps: Sequence[int],
 ) -> tuple[Any, int, list[int]]:
-    """What `restore` gives for the newest step whose values have their digests, that step, and the damaged ones."""
+    """What `restore` gives for the newest of `steps` whose values have their digests, that step, and those damaged."""
     damaged: list[int] = []
     reason = ""
-    for step in sorted(manager.all_steps() if steps is None else steps, reverse=True):
+    for step in sorted(steps, reverse=True):
         try:
             state, wanted = restore(step)
             changed = [name for name, value in digests.of_tree(state).items() if wanted.get(name) != value]

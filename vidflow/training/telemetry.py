@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class Telemetry:
         """
         writes = hosts.is_first()
         path = folder / "metrics.jsonl"
-        self._recent = deque((line for line in _lines(path) if line["step"] < start), maxlen=window)
+        kept = takewhile(lambda line: line["step"] < start, _lines(path))
+        self._recent = deque(kept, maxlen=window)
         self._file = _cut(path, start) if writes else open(os.devnull, "a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start, write_to_disk=writes)
         self._bar = tqdm(
@@ -179,11 +181,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _cut(path: Path, start: int) -> Any:
-    """The file with the lines of steps before `start` alone, open for appending."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as kept:
-        kept.writelines(json.dumps(line) + "\n" for line in _lines(path) if line["step"] < start)
-    os.replace(temporary, path)
+    """The file without what follows the steps before `start`, open for appending. Steps follow one another in it."""
+    path.touch()
+    whole = sum(1 for line in _lines(path) if line["step"] < start)
+    with path.open("r+b") as file:
+        file.truncate(sum(len(line) for line in islice(file, whole)))
     return path.open("a", encoding="utf-8")
 
 
