@@ -18,8 +18,9 @@ def start(distributed: bool = False) -> None:
       UsageError: a distributed run whose other processes are not known.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("jax", "absl", "orbax", "grain"):
+    for noisy in ("jax", "orbax", "grain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of every folder that it only reads
     # When a checkpoint cannot be written one exception reaches us; asyncio would print one for each of its arrays.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vidflow" / "xla"

@@ -1,13 +1,16 @@
 """Weights out of runs and into others, by the real verbs."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.tasks.experiments import TEXT_TO_VIDEO
+from tests.tasks.experiments import ROOT, TEXT_TO_VIDEO
 from vidflow import export, sample, train
 from vidflow.errors import UsageError
 from vidflow.training.telemetry import read_metrics
@@ -94,3 +97,9 @@ def test_weights_of_another_model_are_refused_by_their_first_difference(smoke_ru
     with pytest.raises(UsageError, match=r"config.init_from=.*/nothing is neither a run folder nor a file"):
         train.main([*start, *cache, f"--config.init_from={tmp_path / 'nothing'}"])
     assert not (tmp_path / "other" / "config.json").exists()  # the right path may be given for the same folder
+
+
+def test_the_command_says_one_line(smoke_run, out):
+    command = [sys.executable, "-m", "vidflow.export", f"--run={smoke_run}", f"--out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.stdout + done.stderr).splitlines() == [f"{out}: the averaged weights"]
