@@ -26,6 +26,7 @@ from vidflow import config as configs
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import whole_mesh
+from vidflow.startup import start
 from vidflow.tasks import text_to_video
 from vidflow.training.checkpoint import Checkpoints
 from vidflow.training.program import make_program
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=8, help="of each kind (default 8)")
     parser.add_argument("--json", metavar="FILE", help="write the times and what they were measured on")
     args, overrides = cli.parse_with_overrides(parser, argv)
+    start()
 
     if min(args.every, args.turns) < 1:
         raise UsageError(f"--every={args.every} and --turns={args.turns} must be at least 1.")
