@@ -21,6 +21,8 @@ def tensor(name: str, shape: list[int]) -> np.ndarray:
     normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if name.endswith("gamma") or ("norm" in name and name.endswith("weight")):
         return (1 + 0.2 * normal).astype(np.float32)
+    if name.startswith("lin"):
+        return np.abs(normal).astype(np.float32)  # of LPIPS: weights of squares
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
     return (normal / fan_in**0.5).astype(np.float32)
 
@@ -47,6 +49,11 @@ def video(frames: int, seed: int = 0) -> np.ndarray:
 def latents(frames: int, channels: int) -> np.ndarray:
     """[1, frames, 2, 3, channels]."""
     return np.random.default_rng(1).standard_normal((1, frames, 2, 3, channels)).astype(np.float32)
+
+
+def pictures(seed: int) -> np.ndarray:
+    """[2, 72, 64, 3] in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1, 1, (2, 72, 64, 3)).astype(np.float32)
 
 
 def golden(name: str) -> dict[str, np.ndarray]:

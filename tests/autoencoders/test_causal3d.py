@@ -38,7 +38,7 @@ class Model:
         return self._apply(self.params, video, CausalAutoencoder.encode, False).mean
 
     def decode(self, z, frames):
-        return self._apply(self.params, z, CausalAutoencoder.decode_chunk, False)[:, :frames]
+        return self._apply(self.params, z, CausalAutoencoder.decode_all, False)[:, :frames]
 
     def chunks(self, x, sizes, method):
         """The parts one after another, each with what the one before it left; and how much each left."""
@@ -94,14 +94,14 @@ def test_chunks_give_what_the_whole_video_gives(name, sizes):
     z = model.encode(video)
     np.testing.assert_allclose(model.chunks(video, sizes, CausalAutoencoder.encode_chunk)[0], z, atol=1e-5)
     latents = [1 + (sizes[0] - 1) // 2, *(size // 2 for size in sizes[1:])]
-    decoded, _ = model.chunks(z, latents, CausalAutoencoder.decode_chunk)
+    decoded, _ = model.chunks(z, latents, CausalAutoencoder.decode_all)
     np.testing.assert_allclose(decoded, model.decode(z, 5), atol=2e-5)
 
 
 @streaming
 def test_what_a_chunk_leaves_does_not_grow(name):
     z = jax.random.normal(jax.random.key(0), (1, 6, 2, 2, 3))
-    _, left = MODELS(name).chunks(z, (1,) * 6, CausalAutoencoder.decode_chunk)
+    _, left = MODELS(name).chunks(z, (1,) * 6, CausalAutoencoder.decode_all)
     assert len(set(left)) == 1
 
 

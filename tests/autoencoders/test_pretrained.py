@@ -41,7 +41,10 @@ def test_weights_of_another_layout_name_the_first_tensor(name, tmp_path):
     first = "encoder.mid_block.resnets.1.norm1." + ("gamma" if name == "wan" else "weight")
     for change, message in (
         (lambda t: t.pop(first), f"have no tensor '{first}'"),
-        (lambda t: t.update({first: np.zeros(5, np.float32)}), f"another layout: '{first}' is \\(5,\\), and encoder/mid"),
+        (
+            lambda t: t.update({first: np.zeros(5, np.float32)}),
+            f"another layout: '{first}' is \\(5,\\), and encoder/mid",
+        ),
         (lambda t: t.update(extra=np.zeros(1, np.float32)), "hold 'extra'"),
     ):
         changed = dict(tensors)

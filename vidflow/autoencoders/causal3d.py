@@ -3,7 +3,7 @@
 The first frame of a video is compressed in space alone, so 1 + 4 k frames become 1 + k latents and an image is a video
 of one frame. Other lengths are padded by repeating the last frame and cropped after decoding. Where `norm` is not
 "clip" and `attention` not "earlier", a video of any length goes through in constant memory: see `encode_chunk` and
-`decode_chunk`.
+`decode_all`.
 """
 
 import math
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
       groups: of group normalisation.
       edge: pad with the nearest frame and pixels, otherwise with zeros.
       jointly: change time and space in one convolution, otherwise one after the other.
-      attention: of the innermost level, among the sites of a "frame", or of it and of "earlier" frames.
+      attention: of the innermost level, among the sites of a "frame", or of it and of "earlier" frames; "" for none.
     """
 
     widths: tuple[int, ...] = (96, 192, 384, 384)
@@ -68,6 +68,11 @@ class CausalAutoencoder(nn.Module):
         space = 2 ** len(self.layout.strides)
         return Compression(math.prod(self.layout.strides), space, space, self.layout.channels, first_alone=True)
 
+    @property
+    def last_kernel(self) -> tuple[str, ...]:
+        """Where the kernel of the last layer is among the parameters."""
+        return ("decoder", "out", "conv", "kernel")
+
     def setup(self) -> None:
         self.encoder = Encoder(self.layout, self.dtype)
         self.decoder = Decoder(self.layout, self.dtype)
@@ -91,12 +96,12 @@ class CausalAutoencoder(nn.Module):
 
     def decode(self, z: Latents, num_frames: int) -> Video:
         """Latents (as `encode` gives them, not normalised) -> the first `num_frames` frames, about [-1, 1]."""
-        return self.decode_chunk(z)[:, :num_frames]
+        return self.decode_all(z)[:, :num_frames]
 
-    def decode_chunk(self, z: Latents) -> Video:
-        """All frames of the next latents of a video, when called with the collection "cache" mutable.
+    def decode_all(self, z: Latents) -> Video:
+        """All frames of the latents: 1 of the first, `time` of every other one.
 
-        The first latent gives 1 frame, every other one `time` frames.
+        Called with the collection "cache" mutable, those of the next latents of a video, as in `encode_chunk`.
         """
         return self.decoder(self.from_latents(z.astype(self.dtype))).astype(jnp.float32)
 
@@ -165,6 +170,7 @@ class Layers(NamedTuple):
         """The innermost stage: block, attention, block."""
         layout, width = self.layout, self.layout.widths[-1]
         x = self.block(width, "middle_1")(x)
-        earlier = layout.attention == "earlier"
-        x = FrameAttention(layout.norm, layout.groups, earlier, self.dtype, name="middle_attention")(x)
+        if layout.attention:
+            earlier = layout.attention == "earlier"
+            x = FrameAttention(layout.norm, layout.groups, earlier, self.dtype, name="middle_attention")(x)
         return self.block(width, "middle_2")(x)

@@ -41,7 +41,9 @@ class Pretrained:
       clips: whether decoded values are cut to [-1, 1], as Wan's are.
     """
 
-    def __init__(self, module: CausalAutoencoder | TemporalAutoencoder, params: Any, statistics: Statistics, clips: bool) -> None:
+    def __init__(
+        self, module: CausalAutoencoder | TemporalAutoencoder, params: Any, statistics: Statistics, clips: bool
+    ) -> None:
         self.module, self.params, self.statistics, self.clips = module, params, statistics, clips
         self._encode = jax.jit(lambda params, video: module.apply(params, video, method="encode"))
         self._decode = jax.jit(
@@ -260,7 +262,9 @@ def _wan_tensors(tensors: Tensors) -> Tensors:
     apart = {}
     for name, value in tensors.items():
         if ".to_qkv." in name:
-            apart |= {name.replace("to_qkv", f"to_{x}"): part for x, part in zip("qkv", np.split(value, 3), strict=True)}
+            apart |= {
+                name.replace("to_qkv", f"to_{x}"): part for x, part in zip("qkv", np.split(value, 3), strict=True)
+            }
         else:
             apart[name] = value
     return apart
@@ -283,7 +287,9 @@ def _hunyuan_module(config: dict[str, Any]) -> CausalAutoencoder:
 def _image_module(config: dict[str, Any]) -> TemporalAutoencoder:
     pointwise = config.get("use_quant_conv", True)
     if config.get("use_post_quant_conv", True) != pointwise or not config.get("mid_block_add_attention", True):
-        raise UsageError("config.json describes convolutions or attention on one side alone: vidflow does not read that.")
+        raise UsageError(
+            "config.json describes convolutions or attention on one side alone: vidflow does not read that."
+        )
     widths = tuple(config["block_out_channels"])
     return TemporalAutoencoder(
         widths=widths,

@@ -10,10 +10,23 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
+from jaxtyping import Array, Float
 
 from vidflow.autoencoders.latents import Compression, Posterior
-from vidflow.autoencoders.layers import AxialAttention, Conv, Features, ResBlock, Resized, group_norm, pointwise, upsample
+from vidflow.autoencoders.layers import (
+    AxialAttention,
+    Conv,
+    Features,
+    ResBlock,
+    Resized,
+    group_norm,
+    pointwise,
+    upsample,
+)
+from vidflow.errors import UsageError
 from vidflow.typing import Latents, Video
+
+Hints = list[Float[Array, "B 1 _ _ _"]]  # features of the first frame, level by level
 
 
 class TemporalAutoencoder(nn.Module):
@@ -31,6 +44,7 @@ class TemporalAutoencoder(nn.Module):
       narrow: the convolution after each upsampling already has the features of the next level, which costs less;
         otherwise those of its own, as in image autoencoders.
       pointwise: a convolution of width 1 on either side of the latents, as some image autoencoders have.
+      hinted: the decoder may be shown the first frame beside the latents, as for image to video (H3AE).
       dtype: of the computation; parameters are float32.
     """
 
@@ -44,6 +58,7 @@ class TemporalAutoencoder(nn.Module):
     kind: str = "2.5d"
     narrow: bool = False
     pointwise: bool = False
+    hinted: bool = False
     dtype: Any = jnp.float32
 
     @property
@@ -51,6 +66,12 @@ class TemporalAutoencoder(nn.Module):
         time = math.prod(t for t, _ in self.strides)
         space = self.patch * math.prod(s for _, s in self.strides)
         return Compression(time, space, space, self.channels)
+
+    @property
+    def last_kernel(self) -> tuple[str, ...]:
+        """Where the kernel of the last layer is among the parameters."""
+        inner = ("spacetime", "conv") if self.kind == "3d" else ("temporal",)
+        return ("decoder", "out", *inner, "kernel")
 
     def setup(self) -> None:
         make = Layers(self.kind, self.groups, self.dtype)
@@ -63,22 +84,41 @@ class TemporalAutoencoder(nn.Module):
 
     def encode(self, video: Video) -> Posterior:
         """Video in [-1, 1] -> Gaussian over latents [B, ceil(T / time), H / height, W / width, channels]."""
-        x = rearrange(video, "b t (h i) (w j) c -> b t h w (i j c)", i=self.patch, j=self.patch)
-        x = self.encoder(x.astype(self.dtype))
+        x, _ = self.encoder(self._folded(video))
         x = self.to_posterior(x) if self.pointwise else x
         mean, logvar = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
 
-    def decode(self, z: Latents, num_frames: int) -> Video:
+    def hints(self, first: Video) -> Hints:
+        """What the decoder can be told of the first frame [B, 1, H, W, 3]: the encoder's features of each level.
+
+        Raises:
+          UsageError: a model that was not made for it.
+        """
+        if not self.hinted:
+            raise UsageError(
+                "This autoencoder's decoder cannot be shown a frame: train one with config.model.hinted=true."
+            )
+        return self.encoder(self._folded(first))[1]
+
+    def decode(self, z: Latents, num_frames: int, hints: Hints | None = None) -> Video:
         """Latents (as `encode` gives them, not normalised) -> the first `num_frames` frames, about [-1, 1]."""
+        return self.decode_all(z, hints)[:, :num_frames]
+
+    def decode_all(self, z: Latents, hints: Hints | None = None) -> Video:
+        """All frames of the latents: `compression.time` of each."""
         z = self.from_latents(z.astype(self.dtype)) if self.pointwise else z.astype(self.dtype)
-        x = self.decoder(z).astype(jnp.float32)
-        x = rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=self.patch, j=self.patch)
-        return x[:, :num_frames]
+        x = self.decoder(z, hints).astype(jnp.float32)
+        return rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=self.patch, j=self.patch)
 
     def __call__(self, video: Video) -> Video:
-        """Reconstruction from the posterior mean."""
-        return self.decode(self.encode(video).mean, video.shape[1])
+        """Reconstruction from the posterior mean, with hints where the model takes them."""
+        hints = self.hints(video[:, :1]) if self.hinted else None
+        return self.decode(self.encode(video).mean, video.shape[1], hints)
+
+    def _folded(self, video: Video) -> Resized:
+        x = rearrange(video, "b t (h i) (w j) c -> b t h w (i j c)", i=self.patch, j=self.patch)
+        return x.astype(self.dtype)
 
 
 class Layers(NamedTuple):
@@ -112,16 +152,19 @@ class Encoder(nn.Module):
     make: Layers
 
     @nn.compact
-    def __call__(self, x: Features) -> Resized:
+    def __call__(self, x: Features) -> tuple[Resized, list[Resized]]:
+        """The result, and the features of every level."""
+        levels = []
         x = self.make.conv(self.widths[0], "in")(x)
         for level, width in enumerate(self.widths):
             if level:
                 x = self.make.conv(self.widths[level - 1], f"down_{level}", *self.strides[level - 1])(x)
             for block in range(self.blocks):
                 x = self.make.block(width, f"level_{level}_block_{block}")(x)
+            levels.append(x)
         x = self.make.middle(x, self.attention)
         x = nn.silu(group_norm(x, self.make.groups, "norm"))
-        return self.make.conv(self.features, "out")(x)
+        return self.make.conv(self.features, "out")(x), levels
 
 
 class Decoder(nn.Module):
@@ -134,12 +177,14 @@ class Decoder(nn.Module):
     make: Layers
 
     @nn.compact
-    def __call__(self, x: Latents) -> Resized:
+    def __call__(self, x: Latents, hints: Hints | None = None) -> Resized:
         x = self.make.conv(self.widths[-1], "in")(x)
         x = self.make.middle(x, self.attention)
         for level in reversed(range(len(self.widths))):
             for block in range(self.blocks + 1):
                 x = self.make.block(self.widths[level], f"level_{level}_block_{block}")(x)
+            if hints is not None:  # zero at first: a model that learns to take them starts out as it was
+                x += pointwise(x.shape[-1], self.make.dtype, f"hint_{level}", nn.initializers.zeros)(hints[level])
             if level:
                 x = upsample(x, *self.strides[level - 1])
                 x = self.make.conv(self.widths[level - 1 if self.narrow else level], f"up_{level}")(x)
