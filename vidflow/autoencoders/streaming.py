@@ -14,9 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vidflow.autoencoders.causal3d import CausalAutoencoder
 from vidflow.autoencoders.latents import Posterior
+from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.errors import UsageError
 from vidflow.typing import Video
 
@@ -28,7 +30,7 @@ class Streaming:
       UsageError: an autoencoder that looks at all frames at once.
     """
 
-    def __init__(self, module: CausalAutoencoder, params: Any) -> None:
+    def __init__(self, module: CausalAutoencoder | TemporalAutoencoder, params: Any) -> None:
         if not isinstance(module, CausalAutoencoder) or module.layout.norm == "clip":
             raise UsageError(
                 "This autoencoder normalises over all frames or sees later ones, so chunks would not give what the "
@@ -72,7 +74,7 @@ class Streaming:
             yield result
 
 
-def _filled(part: Video, frames: int, time: int) -> Video:
+def _filled(part: Video, frames: int, time: int) -> Float[Array, "B _ H W 3"]:
     """The last chunk with copies of its last frame, up to a multiple of the stride."""
     missing = 0 if frames == 1 else min(frames - part.shape[1], -part.shape[1] % time)
     return jnp.pad(part, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")

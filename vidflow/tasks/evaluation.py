@@ -229,7 +229,7 @@ def evaluate_published(
     model = autoencoders.load(folder)
 
     def codec(videos: UInt8[np.ndarray, "B T H W 3"]) -> UInt8[np.ndarray, "B T H W 3"]:
-        return to_bytes(model.decode(model.encode(to_float(videos)).mean, videos.shape[1]))
+        return to_bytes(np.asarray(model.decode(model.encode(to_float(videos)).mean, videos.shape[1])))
 
     source = make_source(data, seed=seed, split="test")
     split = "held out" if data.source == "bounce" else "the first ones"

@@ -80,7 +80,7 @@ def floor(compression: Compression) -> Codec:
         small = (max(int(height * scale), 1), max(int(width * scale), 1))
         kept = np.round(np.linspace(0, frames, t, endpoint=False)).astype(int)
         shown = np.searchsorted(kept, np.arange(frames), side="right") - 1
-        return to_bytes(_through(jnp.asarray(to_float(videos[:, kept])), small))[:, shown]
+        return to_bytes(np.asarray(_through(jnp.asarray(to_float(videos[:, kept])), small)))[:, shown]
 
     return codec
 
