@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from vidflow.autoencoders.causal3d import WAN, CausalAutoencoder
+from vidflow.autoencoders.patches import by_rows
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.parallel.mesh import whole_mesh
 
@@ -26,11 +25,9 @@ def test_parts_of_a_picture_on_eight_devices_are_the_whole(name):
     encode = jax.jit(lambda params, video: module.apply(params, video, method="encode").mean)
     decode = jax.jit(lambda params, z: module.apply(params, z, 3, method="decode"))
     z = encode(params, video)
-    rows = NamedSharding(whole_mesh({"data": 1, "fsdp": 1, "sequence": 8, "tensor": 1}), P(None, None, "sequence"))
+    mesh = whole_mesh({"data": 1, "fsdp": 1, "sequence": 8, "tensor": 1})
     for function, x in ((encode, video), (decode, z)):
-        shared = jax.jit(function, out_shardings=rows)
-        got = shared(params, jax.device_put(x, rows))
-        np.testing.assert_allclose(got, function(params, x), atol=1e-5)
-        text = shared.lower(params, jax.device_put(x, rows)).compile().as_text()
-        assert "collective-permute" in text  # the rows beside those of a device
-        print(name, {op: text.count(f" {op}(") for op in ("collective-permute", "all-gather", "all-reduce")})
+        shared = by_rows(function, mesh)
+        np.testing.assert_allclose(shared(params, x), function(params, x), atol=1e-5)
+        assert "collective-permute" in shared.lower(params, x).compile().as_text()  # the rows beside those of a device
+        assert len(shared(params, x).addressable_shards) == 8
