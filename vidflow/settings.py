@@ -50,6 +50,7 @@ def of_an_autoencoder() -> ConfigDict:
     config.hint_share = 0.0  # of the clips whose first frame the decoder is shown (H3AE's omni objective); model.hinted
     # Tiles in which it works once trained, and their overlap: latents along (time, height, width); (): none.
     config.tiles = ConfigDict({"size": (), "overlap": ()})
+    config.tile_share = 0.0  # of the steps, which learn in these tiles: for finetuning, so that seams are seen
     config.lpips = ""  # FILE of the weights of LPIPS, for the loss "perceptual"
     config.discriminator = ConfigDict({"width": 64, "layers": 3})
     config.discriminator.time = 1  # frames that it looks at together: 1 or 3

@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 from vidflow import settings
 from vidflow.config import parse_arg
 
-WIDTHS = {"2.5d": (16, 32, 48), "3d": (12, 20, 32), "causal": (12, 20, 32)}
+WIDTHS = {"2.5d": (16, 32, 48), "3d": (12, 20, 32), "causal": (12, 16, 24)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, kind=("2.5d", "3d", "causal"), channels=8, outliers=False, consistency=False, smoke=False)
     config = settings.of_an_autoencoder()
-    config.steps = 1500
-    config.batch_size = 8
+    config.steps = 600
+    config.batch_size = 4
     config.ema_decay = 0.99
 
     config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16384, "level": 3, "captions": "short"})

@@ -1,8 +1,8 @@
 """Pictures too large for one device: each holds some of the rows, and asks its neighbours for those that it needs.
 
-The compiler does it: where rows of a convolution's input lie on several devices, it exchanges the few rows at their seams
-(collective-permute); normalisation of a whole picture and attention among its sites exchange more. Nothing is blended, and
-the result is that of one device, as it is not with tiles.
+The compiler does it: where rows of a convolution's input lie on several devices, it exchanges the few rows at their
+seams (collective-permute); normalisation of a whole picture and attention among its sites exchange more. Nothing is
+blended, and the result is that of one device, as it is not with tiles.
 """
 
 from collections.abc import Callable

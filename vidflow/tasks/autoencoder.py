@@ -14,7 +14,7 @@ from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
 from vidflow.parallel import rules
 from vidflow.tasks import frozen_autoencoder
-from vidflow.tasks.autoencoder_objective import make_discriminator, make_objective
+from vidflow.tasks.autoencoder_objective import make_objective, make_recipe
 from vidflow.training import hosts
 from vidflow.training.loop import Task
 from vidflow.training.program import Learner
@@ -32,7 +32,8 @@ def outline(config: ConfigDict) -> Learner:
     data = config.data
     module.compression.latent_shape(data.frames, data.height, data.width)  # refuses sizes that do not divide
     clip = jax.ShapeDtypeStruct((data.frames, data.height, data.width, 3), jnp.uint8)
-    objective, critic = make_objective(module, config), make_discriminator(config)
+    recipe = make_recipe(module, config)
+    objective, critic = make_objective(recipe, config.data.image_every), recipe.critic
 
     def init(key: jax.Array) -> Any:
         video = jnp.zeros((1, *clip.shape))

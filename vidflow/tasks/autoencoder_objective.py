@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,37 @@ from flax import traverse_util
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from vidflow.autoencoders import discriminator, losses, perceptual
+from vidflow.autoencoders import discriminator, losses, perceptual, tiling
 from vidflow.autoencoders.latents import Posterior
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
-from vidflow.typing import RowKeys, Video
+from vidflow.tasks import frozen_autoencoder
+from vidflow.typing import Latents, RowKeys, Video
 
 Metrics = dict[str, jax.Array]
 OF_PIXELS = {"l1": losses.l1, "l2": losses.l2, "wavelet": losses.wavelet}
 KNOWN = (*OF_PIXELS, "perceptual", "kl", "outliers", "consistency", "adversarial")
+
+
+class Recipe(NamedTuple):
+    """Everything but the parameters and the data.
+
+    Attributes:
+      weights: of the losses that are computed.
+      pixels: those of them that compare reconstruction and video.
+      critic, game: the discriminator and `config.discriminator`.
+      hint_share: of the clips whose first frame the decoder is shown.
+      tiles, tile_share: in which encoder and decoder work at a share of the steps.
+    """
+
+    module: Any
+    weights: dict[str, float]
+    pixels: dict[str, Callable[[Video, Video], jax.Array]]
+    critic: discriminator.PatchDiscriminator | None
+    game: ConfigDict
+    hint_share: float
+    tiles: Tiles | None
+    tile_share: float
 
 
 def make_discriminator(config: ConfigDict) -> discriminator.PatchDiscriminator | None:
@@ -28,14 +51,11 @@ def make_discriminator(config: ConfigDict) -> discriminator.PatchDiscriminator |
     return discriminator.PatchDiscriminator(own.width, own.layers, own.time, jnp.dtype(config.model.dtype))
 
 
-def make_objective(module: Any, config: ConfigDict) -> Callable[[Any, RowKeys, dict[str, jax.Array]], Any]:
-    """(params, row keys, batch) -> (loss, metrics): reconstruction from a posterior sample, under `config.losses`.
-
-    A loss without a weight is not computed. Every `config.data.image_every` steps the batch is of images: the frames of
-    its clips, each by itself.
+def make_recipe(module: Any, config: ConfigDict) -> Recipe:
+    """What the config of an autoencoder experiment asks for.
 
     Raises:
-      UsageError: an unknown loss, or LPIPS without its weights.
+      UsageError: an unknown loss, LPIPS without its weights, hints or tiles that the config does not describe.
     """
     weights = {name: weight for name, weight in config.losses.items() if weight}
     unknown = sorted(set(config.losses) - set(KNOWN))
@@ -43,107 +63,130 @@ def make_objective(module: Any, config: ConfigDict) -> Callable[[Any, RowKeys, d
         raise UsageError(f"Unknown config.losses.{unknown[0]}: use {', '.join(KNOWN)}.")
     if "perceptual" in weights and not config.lpips:
         raise UsageError("config.losses.perceptual needs config.lpips=FILE, the weights of LPIPS: name it, or set 0.")
-    pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
-    if "perceptual" in weights:
-        pixels["perceptual"] = jax.tree.map(jnp.asarray, perceptual.load(config.lpips)).distance
-    critic, share = make_discriminator(config), config.hint_share
-    if share and not getattr(module, "hinted", False):
+    if config.hint_share and not getattr(module, "hinted", False):
         raise UsageError(
             "config.hint_share shows the decoder first frames, and config.model.hinted is false: set both."
         )
+    tiles = frozen_autoencoder.make_tiles(config.tiles)
+    if config.tile_share and not tiles:
+        raise UsageError("config.tile_share learns in tiles, and config.tiles.size is empty: set both.")
+    pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
+    if "perceptual" in weights:
+        pixels["perceptual"] = jax.tree.map(jnp.asarray, perceptual.load(config.lpips)).distance
+    critic = make_discriminator(config)
+    return Recipe(module, weights, pixels, critic, config.discriminator, config.hint_share, tiles, config.tile_share)
+
+
+def make_objective(recipe: Recipe, image_every: int) -> Callable[[Any, RowKeys, dict[str, jax.Array]], Any]:
+    """(params, row keys, batch) -> (loss, metrics): reconstruction from a posterior sample.
+
+    Every `image_every` steps (0: never) the batch is of images: the frames of its clips, each by itself.
+    """
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
-        video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
-        step, every = batch["step"][0], config.data.image_every
-        adversarial = partial(_adversarial, module, critic, params, config.discriminator, step) if critic else None
-        learn = partial(
-            on_videos, module, params, weights=weights, pixels=pixels, adversarial=adversarial, hint_share=share
-        )
-        if not every:
-            return learn(keys, video)
+        video, step = batch["video"].astype(jnp.float32) / 127.5 - 1.0, batch["step"][0]
+        if not image_every:
+            return on_videos(recipe, params, keys, video, step)
         images, their_keys = _apart(video), _for_each(keys, video.shape[1])
-        return jax.lax.cond(step % every == 0, lambda: learn(their_keys, images), lambda: learn(keys, video))
+        return jax.lax.cond(
+            step % image_every == 0,
+            lambda: on_videos(recipe, params, their_keys, images, step),
+            lambda: on_videos(recipe, params, keys, video, step),
+        )
 
     return objective
 
 
-def on_videos(
-    module: Any,
-    params: Any,
-    keys: RowKeys,
-    video: Video,
-    *,
-    weights: dict[str, float],
-    pixels: dict[str, Callable[[Video, Video], jax.Array]],
-    adversarial: Callable[..., tuple[jax.Array, Metrics]] | None,
-    hint_share: float,
-) -> tuple[jax.Array, Metrics]:
+def on_videos(recipe: Recipe, params: Any, keys: RowKeys, video: Video, step: jax.Array) -> tuple[jax.Array, Metrics]:
     """Loss and terms of one batch."""
-    own = {"params": params["params"]}
-    posterior: Posterior = module.apply(own, video, method="encode")
-    z, hints = posterior.sample(keys), _hints(module, own, keys, video, hint_share) if hint_share else None
-    reconstruction = module.apply(own, z, video.shape[1], *([hints] if hint_share else []), method="decode")
-    terms = {name: loss(reconstruction, video) for name, loss in pixels.items()}
+    own, weights = {"params": params["params"]}, recipe.weights
+    tiled = jax.random.bernoulli(jax.random.fold_in(jax.random.key(0), step), recipe.tile_share)
+    posterior = _encode(recipe, own, video, tiled)
+    z, hints = posterior.sample(keys), None
+    if recipe.hint_share:
+        hints = _hints(recipe, own, keys, video)
+    reconstruction = _decode(recipe, own, z, video.shape[1], hints, tiled)
+    terms = {name: loss(reconstruction, video) for name, loss in recipe.pixels.items()}
     if "kl" in weights:
         terms["kl"] = posterior.kl()
     if "outliers" in weights:
         terms["outliers"] = losses.outliers(posterior.mean)
     if "consistency" in weights:
-        again = module.apply(jax.lax.stop_gradient(own), reconstruction, method="encode")
-        terms["consistency"] = losses.consistency(posterior, again)
-    loss, metrics = losses.total(terms, weights)
-    if adversarial:
-        extra, more = adversarial(
-            video, (z, video.shape[1], *([hints] if hint_share else [])), reconstruction, weights, pixels
+        terms["consistency"] = losses.consistency(
+            posterior, _encode(recipe, jax.lax.stop_gradient(own), reconstruction, tiled)
         )
+    loss, metrics = losses.total(terms, weights)
+    if recipe.critic:
+        decode = lambda own: _decode(recipe, own, *jax.lax.stop_gradient((z, video.shape[1], hints)), tiled)  # noqa: E731
+        extra, more = _adversarial(recipe, params, decode, video, reconstruction, step)
         loss, metrics = loss + extra, metrics | more
     # The range of pixels is 2 wide.
     return loss, {**metrics, "psnr": 10 * jnp.log10(4.0 / losses.l2(reconstruction, video)).mean()}
 
 
+def _encode(recipe: Recipe, own: Any, video: Video, tiled: jax.Array) -> Posterior:
+    run = partial(recipe.module.apply, own, method="encode")
+    if not recipe.tile_share:
+        return run(video)
+    in_tiles = partial(tiling.encode, run, compression=recipe.module.compression, tiles=recipe.tiles)
+    return jax.lax.cond(tiled, in_tiles, run, video)
+
+
+def _decode(recipe: Recipe, own: Any, z: Latents, frames: int, hints: Any, tiled: jax.Array) -> Video:
+    more = [] if hints is None else [hints]
+
+    def run(z: Latents) -> Video:
+        return recipe.module.apply(own, z, *more, method="decode_all")
+
+    def in_tiles(z: Latents) -> Video:
+        return tiling.decode(run, z, frames, recipe.module.compression, recipe.tiles)
+
+    if not recipe.tile_share:
+        return run(z)[:, :frames]
+    return jax.lax.cond(tiled, in_tiles, lambda z: run(z)[:, :frames], z)
+
+
 def _adversarial(
-    module: Any,
-    critic: discriminator.PatchDiscriminator,
+    recipe: Recipe,
     params: Any,
-    settings: ConfigDict,
-    step: jax.Array,
+    decode: Callable[[Any], Video],
     video: Video,
-    inputs: tuple[Any, ...],
     reconstruction: Video,
-    weights: dict[str, float],
-    pixels: dict[str, Callable[[Video, Video], jax.Array]],
+    step: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Both sides of the game; neither side's term passes a gradient to the other's parameters."""
+    """Both sides of the game; neither side's term passes a gradient to the other's parameters.
+
+    `decode` gives the reconstruction again, of other parameters.
+    """
+    critic, game, weight = recipe.critic, recipe.game, jnp.asarray(recipe.weights["adversarial"])
     judge, fixed = params["discriminator"], jax.lax.stop_gradient(params["discriminator"])
     fool = lambda video: discriminator.deceive(critic.apply(fixed, video)).mean()  # noqa: E731
-    generator, weight = fool(reconstruction), jnp.asarray(weights["adversarial"])
-    if settings.adaptive:
-        own = jax.lax.stop_gradient(params["params"])
-        place, (z, frames, *more) = module.last_kernel, inputs
-        z, more = jax.lax.stop_gradient((z, more))
+    generator = fool(reconstruction)
+    if game.adaptive:
+        own, place = jax.lax.stop_gradient(params["params"]), recipe.module.last_kernel
 
         def last(kernel: jax.Array) -> Video:
             flat = traverse_util.flatten_dict(own) | {place: kernel}
-            return module.apply({"params": traverse_util.unflatten_dict(flat)}, z, frames, *more, method="decode")
+            return decode({"params": traverse_util.unflatten_dict(flat)})
 
         def reconstruct(again: Video) -> jax.Array:
-            return losses.total({name: loss(again, video) for name, loss in pixels.items()}, weights)[0]
+            return losses.total({name: loss(again, video) for name, loss in recipe.pixels.items()}, recipe.weights)[0]
 
         weight *= discriminator.adaptive_weight(last, traverse_util.flatten_dict(own)[place], reconstruct, fool)
     real, fake = critic.apply(judge, video), critic.apply(judge, jax.lax.stop_gradient(reconstruction))
     hinge = discriminator.hinge(real, fake).mean()
     loss = weight * generator + hinge
     metrics = {"adversarial": generator, "adversarial_weight": weight, "discriminator": hinge}
-    if settings.r1:
+    if game.r1:
         metrics["r1"] = discriminator.r1(partial(critic.apply, judge), video).mean()
-        loss += settings.r1 * metrics["r1"]
-    return jnp.where(step >= settings.start, loss, 0.0), metrics
+        loss += game.r1 * metrics["r1"]
+    return jnp.where(step >= game.start, loss, 0.0), metrics
 
 
-def _hints(module: Any, own: Any, keys: RowKeys, video: Video, share: float) -> Any:
+def _hints(recipe: Recipe, own: Any, keys: RowKeys, video: Video) -> Any:
     """The first frame's features for a share of the rows, zeros for the others: one decoder learns both."""
-    draw = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), share))(keys)
-    features = module.apply(own, video[:, :1], method="hints")
+    draw = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), recipe.hint_share))(keys)
+    features = recipe.module.apply(own, video[:, :1], method="hints")
     return jax.tree.map(lambda x: x * draw[:, None, None, None, None], features)
 
 
