@@ -117,8 +117,9 @@ def on_videos(recipe: Recipe, params: Any, keys: RowKeys, video: Video, step: ja
         )
     loss, metrics = losses.total(terms, weights)
     if recipe.critic:
-        decode = lambda own: _decode(recipe, own, *jax.lax.stop_gradient((z, video.shape[1], hints)), tiled)  # noqa: E731
-        extra, more = _adversarial(recipe, params, decode, video, reconstruction, step)
+        still, their_hints = jax.lax.stop_gradient((z, hints))
+        again = lambda own: _decode(recipe, own, still, video.shape[1], their_hints, tiled)  # noqa: E731
+        extra, more = _adversarial(recipe, params, again, video, reconstruction, step)
         loss, metrics = loss + extra, metrics | more
     # The range of pixels is 2 wide.
     return loss, {**metrics, "psnr": 10 * jnp.log10(4.0 / losses.l2(reconstruction, video)).mean()}
