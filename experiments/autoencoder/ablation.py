@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.update(
             {"family": "tae", "kind": arg.kind, "strides": ((1, 2), (2, 2)), "patch": 1, "narrow": True}
         )
-        config.model.hinted = False
+        config.model.update({"pointwise": False, "hinted": False})
 
     config.losses.update({"l1": 1.0, "kl": 1e-6})
     if arg.outliers:

@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.attention = False
     config.model.groups = 0
     config.model.narrow = True
-    config.model.hinted = False
+    config.model.update({"pointwise": False, "hinted": False})
     config.model.dtype = "float32"
 
     config.losses.update({"l1": 0.1, "l2": 1.0, "kl": 1e-4})

@@ -4,7 +4,9 @@ Widths are those of the image autoencoder that it is inflated from (Rombach et a
 outlier penalty's are not published; these are ours.
 
     python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1
-    python -m vidflow.train --config=experiments/moviegen/autoencoder.py:smoke --workdir=runs/moviegen_autoencoder
+    python -m vidflow.train --config=experiments/moviegen/autoencoder.py --workdir=runs/moviegen_autoencoder \\
+        --config.init_from=stable-diffusion-3.5-large/vae --config.data.path=my_videos
+    python -m vidflow.train --config=experiments/moviegen/autoencoder.py:smoke --workdir=runs/smoke
 
 Argument: `size` of the frames in pixels, `frames` of a clip, `smoke` for a run of seconds on bounce.
 """
@@ -28,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = ConfigDict({"patch": 1, "widths": (128, 256, 512, 512), "strides": ((2, 2), (2, 2), (2, 2))})
     config.model.update({"blocks": 2, "channels": 16, "attention": True, "groups": 32, "dtype": "bfloat16"})
-    config.model.update({"family": "tae", "kind": "2.5d", "narrow": False, "hinted": False})
+    config.model.update({"family": "tae", "kind": "2.5d", "narrow": False, "pointwise": False, "hinted": False})
     config.losses.update({"l1": 1.0, "kl": 1e-6})
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 1e-4, "warmup": 1000, "decay": "constant", "weight_decay": 0.0}

@@ -8,9 +8,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.autoencoders import published
-from vidflow import autoencoders
+from tests.tasks.experiments import ROOT
+from vidflow import autoencoders, train
 from vidflow.autoencoders.latents import Compression
 from vidflow.errors import UsageError
+from vidflow.tasks import frozen_autoencoder
 
 
 @pytest.fixture(params=["wan", "hunyuan_video"])
@@ -114,3 +116,21 @@ def test_image_latents_are_shifted_and_scaled(tmp_path):
     z = published.latents(1, 4)
     statistics = autoencoders.load(published.write("image", tmp_path)).statistics
     np.testing.assert_allclose(statistics.normalise(jnp.asarray(z)), (z - 0.1) * 0.5, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_starts_from_an_image_autoencoder(tmp_path):
+    """At a learning rate of nothing its average is the image model, inflated."""
+    folder = published.write("image_without_quant_conv", tmp_path / "image")
+    flags = [f"--config={ROOT}/experiments/moviegen/autoencoder.py:smoke", f"--config.init_from={folder}"]
+    flags += ["--config.model.widths=8,8,16,16", "--config.model.blocks=1", "--config.model.attention=true"]
+    flags += ["--config.model.groups=4", "--config.model.channels=4", "--config.optimizer.learning_rate=0"]
+    train.main([*flags, "--config.steps=1", f"--workdir={tmp_path / 'run'}", "--config.data.frames=1"])
+    trained = frozen_autoencoder.load(tmp_path / "run" / "autoencoder")
+    image, video = autoencoders.load(folder), published.video(1)
+    posterior = trained.statistics.denormalise(
+        jnp.asarray(trained.encode(np.rint((video + 1) * 127.5).astype(np.uint8)))
+    )
+    rounded = np.rint((video + 1) * 127.5).astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(posterior, image.encode(rounded).mean, atol=1e-4)
+    with pytest.raises(UsageError, match="of another layout|no tensor"):
+        train.main([*flags, "--config.model.widths=8,8,8,8", f"--workdir={tmp_path / 'other'}"])

@@ -89,6 +89,14 @@ def load(path: Any) -> Pretrained:
     return Pretrained(module, params, statistics, form.clips)
 
 
+def is_published(path: Any) -> bool:
+    """Whether this is a folder of the kind that `load` reads, or of another one that diffusers saved."""
+    try:
+        return "_class_name" in files.read_json(f"{path}/config.json")
+    except UsageError:
+        return False
+
+
 def read(path: Any, like: Any) -> dict[str, np.ndarray]:
     """The parameters of the tree `like` that the folder has values for, by name; the temporal ones of an inflated model
     are not among them.

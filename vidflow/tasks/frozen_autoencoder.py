@@ -52,6 +52,7 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
         groups=model.groups,
         kind=model.kind,
         narrow=model.narrow,
+        pointwise=model.pointwise,
         hinted=model.hinted,
         dtype=jnp.dtype(model.dtype),
     )
