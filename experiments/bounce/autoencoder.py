@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.threads = 2
     config.data.max_bad = 0.5  # of a folder: the share of unusable files above which a run stops
     config.data.max_interval = 1  # frames between those of a clip, drawn for each clip up to this one: fast motion
-    config.data.image_every = 0  # steps between two batches of images, which are the frames of a batch apart; 0: none
+    config.data.image_every = 0  # steps between two batches of images, which are frames of its clips; 0: none
 
     config.model = ConfigDict()
     config.model.family = "tae"  # of vidflow/autoencoders; or "causal"

@@ -40,7 +40,7 @@ def outline(config: ConfigDict) -> Learner:
         params = module.init(key, video)
         return params if critic is None else params | {"discriminator": critic.init(key, video)}
 
-    # Images are as many frames, and tiles what they cover: the cost is that of whole videos, but for overlaps.
+    # What images and tiles cost beside is not counted: it is that of whole videos.
     counted = make_objective(recipe._replace(tile_share=0.0), image_every=0)
     return Learner(init, objective, {"video": clip}, _training_flops(init, counted, clip))
 

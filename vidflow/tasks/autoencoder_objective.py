@@ -10,7 +10,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from vidflow.autoencoders import discriminator, losses, perceptual, tiling
+from vidflow.autoencoders import discriminator, losses, perceptual
 from vidflow.autoencoders.latents import Posterior
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
@@ -70,6 +70,10 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
     tiles = frozen_autoencoder.make_tiles(config.tiles)
     if config.tile_share and not tiles:
         raise UsageError("config.tile_share learns in tiles, and config.tiles.size is empty: set both.")
+    if config.tile_share and config.hint_share:
+        raise UsageError(
+            "config.tile_share and config.hint_share exclude one another, for hints are of whole pictures."
+        )
     pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
     if "perceptual" in weights:
         pixels["perceptual"] = jax.tree.map(jnp.asarray, perceptual.load(config.lpips)).distance
@@ -80,27 +84,51 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
 def make_objective(recipe: Recipe, image_every: int) -> Callable[[Any, RowKeys, dict[str, jax.Array]], Any]:
     """(params, row keys, batch) -> (loss, metrics): reconstruction from a posterior sample.
 
-    Every `image_every` steps (0: never) the batch is of images: the frames of its clips, each by itself.
+    Every `image_every` steps (0: never) the batch is of images: frames of its clips by themselves, as many as the clips
+    have latents along time.
     """
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
         video, step = batch["video"].astype(jnp.float32) / 127.5 - 1.0, batch["step"][0]
-        if not image_every:
-            return on_videos(recipe, params, keys, video, step)
-        images, their_keys = _apart(video), _for_each(keys, video.shape[1])
-        return jax.lax.cond(
-            step % image_every == 0,
-            lambda: on_videos(recipe, params, their_keys, images, step),
-            lambda: on_videos(recipe, params, keys, video, step),
-        )
+        learn = partial(on_videos, recipe, step=step)
+        ways, way = [partial(learn, keys=keys, video=video)], jnp.zeros((), jnp.int32)
+        if recipe.tile_share:
+            drawn = jax.random.bernoulli(jax.random.fold_in(jax.random.key(0), step), recipe.tile_share)
+            ways, way = [*ways, partial(learn, keys=keys, video=video, tiled=True)], drawn.astype(jnp.int32)
+        if image_every:
+            frames = video[:, :: recipe.module.compression.time]
+            images = partial(learn, keys=_for_each(keys, frames.shape[1]), video=_apart(frames))
+            ways, way = [*ways, images], jnp.where(step % image_every == 0, len(ways), way)
+        return _one_of(ways, way, params)
 
     return objective
 
 
-def on_videos(recipe: Recipe, params: Any, keys: RowKeys, video: Video, step: jax.Array) -> tuple[jax.Array, Metrics]:
-    """Loss and terms of one batch."""
+def _one_of(ways: list[Callable[[Any], tuple[jax.Array, Metrics]]], way: jax.Array, params: Any) -> Any:
+    """`ways[way](params)`. The gradient is computed on the way taken, for `switch` would keep what that of every one
+    needs."""
+    if len(ways) == 1:
+        return ways[0](params)
+
+    @jax.custom_vjp
+    def taken(params: Any) -> tuple[jax.Array, Metrics]:
+        return jax.lax.switch(way, ways, params)
+
+    def forward(params: Any) -> tuple[Any, Any]:
+        return jax.lax.switch(way, [jax.value_and_grad(each, has_aux=True) for each in ways], params)
+
+    def backward(gradient: Any, cotangent: tuple[jax.Array, Metrics]) -> tuple[Any]:
+        return (jax.tree.map(lambda g: g * cotangent[0].astype(g.dtype), gradient),)
+
+    taken.defvjp(forward, backward)
+    return taken(params)
+
+
+def on_videos(
+    recipe: Recipe, params: Any, *, keys: RowKeys, video: Video, step: jax.Array, tiled: bool = False
+) -> tuple[jax.Array, Metrics]:
+    """Loss and terms of one batch, in tiles if wanted."""
     own, weights = {"params": params["params"]}, recipe.weights
-    tiled = jax.random.bernoulli(jax.random.fold_in(jax.random.key(0), step), recipe.tile_share)
     posterior = _encode(recipe, own, video, tiled)
     z, hints = posterior.sample(keys), None
     if recipe.hint_share:
@@ -125,26 +153,14 @@ def on_videos(recipe: Recipe, params: Any, keys: RowKeys, video: Video, step: ja
     return loss, {**metrics, "psnr": 10 * jnp.log10(4.0 / losses.l2(reconstruction, video)).mean()}
 
 
-def _encode(recipe: Recipe, own: Any, video: Video, tiled: jax.Array) -> Posterior:
-    run = partial(recipe.module.apply, own, method="encode")
-    if not recipe.tile_share:
-        return run(video)
-    in_tiles = partial(tiling.encode, run, compression=recipe.module.compression, tiles=recipe.tiles)
-    return jax.lax.cond(tiled, in_tiles, run, video)
+def _encode(recipe: Recipe, own: Any, video: Video, tiled: bool) -> Posterior:
+    return frozen_autoencoder.encode_with(recipe.module, recipe.tiles if tiled else None)(own, video)
 
 
-def _decode(recipe: Recipe, own: Any, z: Latents, frames: int, hints: Any, tiled: jax.Array) -> Video:
-    more = [] if hints is None else [hints]
-
-    def run(z: Latents) -> Video:
-        return recipe.module.apply(own, z, *more, method="decode_all")
-
-    def in_tiles(z: Latents) -> Video:
-        return tiling.decode(run, z, frames, recipe.module.compression, recipe.tiles)
-
-    if not recipe.tile_share:
-        return run(z)[:, :frames]
-    return jax.lax.cond(tiled, in_tiles, lambda z: run(z)[:, :frames], z)
+def _decode(recipe: Recipe, own: Any, z: Latents, frames: int, hints: Any, tiled: bool) -> Video:
+    if hints is not None:  # of a whole picture, which tiles are not
+        return recipe.module.apply(own, z, frames, hints, method="decode")
+    return frozen_autoencoder.decode_with(recipe.module, recipe.tiles if tiled else None)(own, z, frames)
 
 
 def _adversarial(
