@@ -8,6 +8,7 @@ TIMES = ("ms", "iqr", "TFLOP/s", "% peak", "GiB")
 COLUMNS = {
     "kernels": (("kernel", "case"), ("right", "out", "dq", "dk", "dv")),
     "attention": (("framework", "kernel", "pass", "length"), TIMES),
+    "autoencoder": (("framework", "step", "frames"), ("ms", "iqr", "GiB", "frames/s", "parameters")),
     "train_step": (("framework", "size", "tokens", "kernel", "remat"), (*TIMES, "tokens/s", "compile s", "loss")),
 }
 WIDTHS = {"case": 32, "length": 7, "size": 5, "tokens": 7, "kernel": 6, "pass": 7, "remat": 9, "% peak": 6}
@@ -40,6 +41,8 @@ def ratio(benchmark: str, ratio: dict[str, Any]) -> str:
     """A ratio as a sentence."""
     if benchmark == "attention":
         case = f"{ratio['kernel']}, {ratio['pass']}, {ratio['length']:,} tokens"
+    elif benchmark == "autoencoder":
+        case = ratio["step"]
     else:
         case = f"{ratio['size']}, {ratio['tokens']:,} tokens"
     return f"{case}: {ratio['ratio']:.2f} times the speed of {ratio['against']}"
@@ -51,7 +54,7 @@ def _result(name: str, row: dict[str, Any]) -> str:
     if name == "loss" and row["loss"] is None:
         return "not finite"
     keys = {"iqr": "ms_iqr", "TFLOP/s": "tflops_per_second", "% peak": "percent_of_peak"}
-    keys |= {"tokens/s": "tokens_per_second", "compile s": "compile_seconds"}
+    keys |= {"tokens/s": "tokens_per_second", "compile s": "compile_seconds", "frames/s": "frames_per_second"}
     return _text(row[keys.get(name, name)])
 
 

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks.encoding import encode_clips
 
     out = Path(args.out)
-    autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME)
+    tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
+    autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME, tiles)
     with files.held(out):
         encode_clips(config.data, config.seed, autoencoder, out)
 

@@ -1,33 +1,56 @@
-"""Evaluate a run on held-out clips and prompts.
+"""Evaluate a run on held-out clips and prompts, or an autoencoder that others trained.
 
   vidflow evaluate --run=runs/demo
   vidflow evaluate --run=runs/demo_autoencoder
+  vidflow evaluate --autoencoder=Wan2.1-T2V-14B-Diffusers/vae --config=experiments/moviegen/autoencoder.py \\
+      --config.data.path=my_videos --config.data.frames=33
 
-Writes evaluation.json into the run folder (name -> mean, low, high, n; intervals of 95%) and, for a text-to-video run,
-samples/. On bounce, a score such as bounce/shape is the share of samples in which the reader finds the shape that the
-prompt names; the reader's own accuracy on true clips and on reconstructions is printed beside it.
+Writes evaluation.json into the run folder (name -> mean, low, high, n; intervals of 95%), protocol.json and, for a
+text-to-video run, samples/. Autoencoders are scored by PSNR, SSIM and, with --lpips=FILE, LPIPS, under one protocol
+that is printed with the numbers, beside a floor: a codec without learning that stores no more numbers than the latents.
+On bounce, a score such as bounce/shape is the share of samples in which the reader finds the shape that the prompt
+names; the reader's own accuracy on true clips and on reconstructions is printed beside it.
 """
 
 from collections.abc import Sequence
 
 from vidflow import cli
+from vidflow.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__, "evaluate")
-    parser.add_argument("--run", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--run", metavar="DIR", help="run folder")
+    parser.add_argument(
+        "--autoencoder", metavar="DIR", help="a folder that diffusers saved; its data are those of --config"
+    )
+    cli.add_config_flags(parser, required=False)
     parser.add_argument("--prompts", type=int, default=64, help="held-out prompts per number of objects (default: 64)")
     parser.add_argument("--seeds", type=int, default=3, help="sampling seeds, 0 to SEEDS - 1 (default: 3)")
-    args, _ = cli.parse_with_overrides(parser, argv)
+    parser.add_argument("--clips", type=int, default=256, help="clips that are reconstructed (default: 256)")
+    parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
+    args, overrides = cli.parse_with_overrides(parser, argv)
+    if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
+        raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
 
     from pathlib import Path
 
+    from vidflow import config as configs
     from vidflow.startup import start
 
     start()
-    from vidflow.tasks import evaluation
+    from vidflow.autoencoders import perceptual
+    from vidflow.tasks import evaluation, reconstruction
 
-    print(table(evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds))))
+    judge = perceptual.load(args.lpips) if args.lpips else None
+    if args.autoencoder:
+        config = configs.override(configs.load(args.config), overrides)
+        said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judge)
+        print(reconstruction.table(rows))
+    else:
+        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judge)
+        print(table(scores))
+    print(said.card())
 
 
 def table(scores: dict) -> str:

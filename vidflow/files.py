@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
 from vidflow.errors import UsageError
 
 
@@ -89,6 +92,38 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error) or type(error).__name__
     raise UsageError(f"{path} is not what was written there ({reason}): restore it from a copy, or make it again.")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """A JSON object that somebody else wrote.
+
+    Raises:
+      UsageError: no such file, or no JSON object in it.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): name the folder that holds it.") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON ({error}): copy it again.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} holds no JSON object: copy it again.")
+    return value
+
+
+def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name; bfloat16 ones become float32.
+
+    Raises:
+      UsageError: no such file, or one that is not a whole safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise UsageError(f"There are no weights at {path}: correct the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is not a whole safetensors file ({error}): copy it again.") from None
 
 
 def digest(record: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""The settings that every run has, whatever it learns: how it is kept, watched, and spread over devices.
+"""The settings that every run has, whatever it learns: how it is kept, watched, and spread over devices; and those of
+every autoencoder.
 
 An experiment starts from them, sets what it wants otherwise, and adds its science:
 
@@ -36,4 +37,26 @@ def of_a_run() -> ConfigDict:
     config.stability.window = 100  # steps over which the statistics below run
     config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
     config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
+    return config
+
+
+def of_an_autoencoder() -> ConfigDict:
+    """Those of a run that trains an autoencoder: besides `of_a_run`, its losses, all of them off."""
+    config = of_a_run()
+    config.task = "vidflow.tasks.autoencoder"
+    config.losses = ConfigDict()  # weights; 0: not computed
+    for name in ("l1", "l2", "kl", "wavelet", "perceptual", "outliers", "consistency", "adversarial"):
+        config.losses[name] = 0.0
+    config.hint_share = 0.0  # of the clips whose first frame the decoder is shown (H3AE's omni objective); model.hinted
+    # Tiles in which it works once trained, and their overlap: latents along (time, height, width); (): none.
+    config.tiles = ConfigDict({"size": (), "overlap": ()})
+    config.tile_share = 0.0  # of the steps, which learn in these tiles: for finetuning, so that seams are seen
+    config.lpips = ""  # FILE of the weights of LPIPS, for the loss "perceptual"
+    config.discriminator = ConfigDict({"width": 64, "layers": 3})
+    config.discriminator.time = 1  # frames that it looks at together: 1 or 3
+    config.discriminator.start = 0  # the step from which the two learn from one another
+    config.discriminator.adaptive = (
+        True  # its weight times the ratio of the gradients of the other losses and of its own
+    )
+    config.discriminator.r1 = 0.0  # weight of the squared gradient on real videos; 0: not computed
     return config

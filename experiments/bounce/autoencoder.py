@@ -18,8 +18,7 @@ from vidflow.config import parse_arg
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, level=0, size=32, reference=False, smoke=False)
     level, size = (3, 40) if arg.reference else (arg.level, arg.size)
-    config = settings.of_a_run()
-    config.task = "vidflow.tasks.autoencoder"
+    config = settings.of_an_autoencoder()
     config.steps = 1200
     config.batch_size = 8
     config.ema_decay = 0.99
@@ -36,8 +35,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.fps = 8.0
     config.data.threads = 2
     config.data.max_bad = 0.5  # of a folder: the share of unusable files above which a run stops
+    config.data.max_interval = 1  # frames between those of a clip, drawn for each clip up to this one: fast motion
+    config.data.image_every = 0  # steps between two batches of images, which are frames of its clips; 0: none
 
     config.model = ConfigDict()
+    config.model.family = "tae"  # of vidflow/autoencoders; or "causal"
+    config.model.kind = "2.5d"  # of the convolutions; or "3d"
     config.model.patch = 4
     config.model.widths = (48, 64)
     config.model.strides = ((2, 1),)
@@ -45,9 +48,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.channels = 4
     config.model.attention = False
     config.model.groups = 0
+    config.model.narrow = True
+    config.model.update({"pointwise": False, "hinted": False})
     config.model.dtype = "float32"
 
-    config.losses = ConfigDict({"l1": 0.1, "l2": 1.0, "kl": 1e-4})
+    config.losses.update({"l1": 0.1, "l2": 1.0, "kl": 1e-4})
     config.optimizer = ConfigDict(
         {"name": "muon", "learning_rate": 1.5e-2, "warmup": 20, "decay": "cosine", "weight_decay": 0.0}
     )

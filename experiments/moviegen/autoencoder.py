@@ -4,7 +4,9 @@ Widths are those of the image autoencoder that it is inflated from (Rombach et a
 outlier penalty's are not published; these are ours.
 
     python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1
-    python -m vidflow.train --config=experiments/moviegen/autoencoder.py:smoke --workdir=runs/moviegen_autoencoder
+    python -m vidflow.train --config=experiments/moviegen/autoencoder.py --workdir=runs/moviegen_autoencoder \\
+        --config.init_from=stable-diffusion-3.5-large/vae --config.data.path=my_videos
+    python -m vidflow.train --config=experiments/moviegen/autoencoder.py:smoke --workdir=runs/smoke
 
 Argument: `size` of the frames in pixels, `frames` of a clip, `smoke` for a run of seconds on bounce.
 """
@@ -17,18 +19,19 @@ from vidflow.config import parse_arg
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, size=256, frames=32, smoke=False)
-    config = settings.of_a_run()
-    config.task = "vidflow.tasks.autoencoder"
+    config = settings.of_an_autoencoder()
     config.steps = 50_000
     config.batch_size = 64
     config.ema_decay = 0.999
 
     config.data = ConfigDict({"source": "folder", "path": "", "frames": arg.frames, "height": arg.size})
     config.data.update({"width": arg.size, "fps": 16.0, "threads": 16, "max_bad": 0.01})
+    config.data.update({"max_interval": 1, "image_every": 4})  # one batch of images for three of videos
 
     config.model = ConfigDict({"patch": 1, "widths": (128, 256, 512, 512), "strides": ((2, 2), (2, 2), (2, 2))})
     config.model.update({"blocks": 2, "channels": 16, "attention": True, "groups": 32, "dtype": "bfloat16"})
-    config.losses = ConfigDict({"l1": 1.0, "l2": 0.0, "kl": 1e-6})
+    config.model.update({"family": "tae", "kind": "2.5d", "narrow": False, "pointwise": False, "hinted": False})
+    config.losses.update({"l1": 1.0, "kl": 1e-6})
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 1e-4, "warmup": 1000, "decay": "constant", "weight_decay": 0.0}
     )
@@ -39,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.batch_size = 2
         config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16, "level": 0, "captions": "short"})
         config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
+        config.data.update({"max_interval": 1, "image_every": 4})
         config.model.update({"widths": (8, 8, 8, 8), "blocks": 0, "attention": False, "groups": 0})
         config.model.dtype = "float32"
         config.checkpoint.every = 5

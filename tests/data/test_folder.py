@@ -364,3 +364,20 @@ def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
     (folder / "b.txt").unlink()
     with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
         fixed()
+
+
+# ------------------------------------------------------------------ fast motion
+
+
+def test_clips_of_fast_motion_take_every_k_th_frame_and_stay_within_the_file(tmp_path):
+    numbered(tmp_path, "a.mp4", 48, fps=24)
+    caption(tmp_path, a="grey")
+    clips = FolderSource(tmp_path, frames=4, fps=24, seed=1, max_interval=8, max_bad=1.0, **SIZE)
+    taken = [numbers(item) for item in clips]
+    assert taken == [numbers(item) for item in clips]
+    steps = [shown[1] - shown[0] for shown in taken]
+    for place, (shown, step) in enumerate(zip(taken, steps, strict=True)):
+        assert shown == [4 * place + step * k for k in range(4)] and 1 <= step <= min(8, 12 - place)
+    assert len(set(steps)) > 3
+    with pytest.raises(UsageError, match="set config.data.fps"):
+        FolderSource(tmp_path, frames=4, fps=None, max_interval=8, **SIZE)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vidflow.errors import UsageError
 from vidflow.metrics import image, intervals
 
 
@@ -35,3 +36,19 @@ def test_psnr_of_a_constant_error():
     b = a.copy()
     b[1] += 10
     np.testing.assert_allclose(image.psnr(a, b), [10 * np.log10(255**2 / 0.01), 10 * np.log10(255**2 / 100)])
+
+
+def test_ssim_is_that_of_scikit_image():
+    """Version 0.26, structural_similarity: Gaussian weights of sigma 1.5, data_range 255, population variances."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (3, 24, 32, 3)).astype(np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-40, 41, a.shape), 0, 255).astype(np.uint8)
+    y, x = np.mgrid[:24, :32]
+    waves = [127 + 100 * np.sin(x / 4), 127 + 100 * np.cos(y / 5), 127 + 60 * np.sin((x + y) / 6)]
+    a[2] = np.stack(waves, -1).astype(np.uint8)
+    b[2] = np.roll(a[2], 2, axis=1)
+    wanted = [0.9526819991269803, 0.9551368714243701, 0.8595134259891021]
+    np.testing.assert_allclose(image.ssim(a, b), wanted, rtol=1e-10)
+    np.testing.assert_allclose(image.ssim(a, a), 1.0)
+    with pytest.raises(UsageError, match="at least 11 x 11 pixels, not 8 x 32"):
+        image.ssim(a[:, :8], b[:, :8])

@@ -1,1 +1,5 @@
 """Pixels to latents and back."""
+
+from vidflow.autoencoders.pretrained import Pretrained, load
+
+__all__ = ["Pretrained", "load"]

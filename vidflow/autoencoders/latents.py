@@ -12,12 +12,16 @@ from vidflow.typing import Latents, RowKeys
 
 
 class Compression(NamedTuple):
-    """Pixels per latent along time, height and width, and channels per latent."""
+    """Pixels per latent along time, height and width, and channels per latent.
+
+    With `first_alone` the first frame has a latent of its own, as causal autoencoders give it.
+    """
 
     time: int
     height: int
     width: int
     channels: int
+    first_alone: bool = False
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(t, h, w, c) of the latents of a video; time is rounded up.
@@ -33,7 +37,12 @@ class Compression(NamedTuple):
                     f"A {side} of {length} pixels is not a positive multiple of the autoencoder's stride {stride}: "
                     f"use {max(round(length / stride), 1) * stride}."
                 )
-        return -(-frames // self.time), height // self.height, width // self.width, self.channels
+        return self.latent_frames(frames), height // self.height, width // self.width, self.channels
+
+    def latent_frames(self, frames: int) -> int:
+        """Latents along time of so many frames."""
+        alone = int(self.first_alone)
+        return alone + -((alone - frames) // self.time)
 
 
 @flax.struct.dataclass

@@ -75,19 +75,58 @@ class TemporalConv(nn.Module):
         return stacked @ kernel.reshape(-1, self.features).astype(self.dtype) + bias.astype(self.dtype)
 
 
-class Conv(nn.Module):
-    """A spatial convolution followed by a temporal one, with their strides."""
+class SpacetimeConv(nn.Module):
+    """A 3 x 3 x 3 convolution with zero padding of pictures and edge padding of time; strides as in 2.5D.
+
+    It starts as a convolution of the centre frame alone, as the 2.5D one does.
+    """
 
     features: int
-    kernel: int = 3
     time_stride: int = 1
     space_stride: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features) -> Resized:
-        x = SpatialConv(self.features, self.kernel, self.space_stride, self.dtype, name="spatial")(x)
+        def centre_image(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+            return jnp.zeros(shape, dtype).at[1].set(conv_init(key, shape[1:], dtype))
+
+        edge = 1 if self.space_stride == 1 else 0
+        x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
+        return nn.Conv(
+            self.features,
+            (3, 3, 3),
+            strides=(self.time_stride, self.space_stride, self.space_stride),
+            padding=[(0, 0), (edge, 1), (edge, 1)],
+            dtype=self.dtype,
+            kernel_init=nn.with_logical_partitioning(centre_image, (None, None, None, *CONV_NAMES)),
+            name="conv",
+        )(x)
+
+
+class Conv(nn.Module):
+    """A convolution over time and space: a spatial one followed by a temporal one ("2.5d"), or both in one ("3d")."""
+
+    features: int
+    time_stride: int = 1
+    space_stride: int = 1
+    kind: str = "2.5d"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features) -> Resized:
+        if self.kind == "3d":
+            return SpacetimeConv(self.features, self.time_stride, self.space_stride, self.dtype, name="spacetime")(x)
+        x = SpatialConv(self.features, stride=self.space_stride, dtype=self.dtype, name="spatial")(x)
         return TemporalConv(self.features, self.time_stride, self.dtype, name="temporal")(x)
+
+
+def pointwise(
+    features: int, dtype: Any = jnp.float32, name: str | None = None, init: nn.initializers.Initializer = conv_init
+) -> nn.Dense:
+    """A convolution of width 1."""
+    init = nn.with_logical_partitioning(init, CONV_NAMES)
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
 class ResBlock(nn.Module):
@@ -95,12 +134,15 @@ class ResBlock(nn.Module):
 
     features: int
     groups: int
+    kind: str = "2.5d"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features) -> Resized:
-        h = Conv(self.features, dtype=self.dtype, name="conv_1")(nn.silu(group_norm(x, self.groups, "norm_1")))
-        h = Conv(self.features, dtype=self.dtype, name="conv_2")(nn.silu(group_norm(h, self.groups, "norm_2")))
+        h = x
+        for part in (1, 2):
+            h = nn.silu(group_norm(h, self.groups, f"norm_{part}"))
+            h = Conv(self.features, kind=self.kind, dtype=self.dtype, name=f"conv_{part}")(h)
         if x.shape[-1] != self.features:
             x = SpatialConv(self.features, kernel=1, dtype=self.dtype, name="skip")(x)
         return x + h

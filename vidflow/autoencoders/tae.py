@@ -5,15 +5,28 @@ latents, and the frames beyond those asked for are dropped. An image is a video 
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
+from jaxtyping import Array, Float
 
 from vidflow.autoencoders.latents import Compression, Posterior
-from vidflow.autoencoders.layers import AxialAttention, Conv, Features, ResBlock, Resized, group_norm, upsample
+from vidflow.autoencoders.layers import (
+    AxialAttention,
+    Conv,
+    Features,
+    ResBlock,
+    Resized,
+    group_norm,
+    pointwise,
+    upsample,
+)
+from vidflow.errors import UsageError
 from vidflow.typing import Latents, Video
+
+Hints = list[Float[Array, "B 1 _ _ _"]]  # features of the first frame, level by level
 
 
 class TemporalAutoencoder(nn.Module):
@@ -27,6 +40,11 @@ class TemporalAutoencoder(nn.Module):
       patch: pixels folded into features along height and width before the first convolution; 1 in the paper.
       attention: axial attention in the innermost level.
       groups: of the normalisation; 0 for none, with which small models on flat colours learn faster.
+      kind: of the convolutions: "2.5d" (of each frame, then along time; the paper's) or "3d" (of both at once).
+      narrow: the convolution after each upsampling already has the features of the next level, which costs less;
+        otherwise those of its own, as in image autoencoders.
+      pointwise: a convolution of width 1 on either side of the latents, as some image autoencoders have.
+      hinted: the decoder may be shown the first frame beside the latents, as for image to video (H3AE).
       dtype: of the computation; parameters are float32.
     """
 
@@ -37,6 +55,10 @@ class TemporalAutoencoder(nn.Module):
     patch: int = 1
     attention: bool = True
     groups: int = 32
+    kind: str = "2.5d"
+    narrow: bool = False
+    pointwise: bool = False
+    hinted: bool = False
     dtype: Any = jnp.float32
 
     @property
@@ -45,58 +67,104 @@ class TemporalAutoencoder(nn.Module):
         space = self.patch * math.prod(s for _, s in self.strides)
         return Compression(time, space, space, self.channels)
 
+    @property
+    def last_kernel(self) -> tuple[str, ...]:
+        """Where the kernel of the last layer is among the parameters."""
+        inner = ("spacetime", "conv") if self.kind == "3d" else ("temporal",)
+        return ("decoder", "out", *inner, "kernel")
+
     def setup(self) -> None:
-        self.encoder = Encoder(
-            self.widths, self.strides, self.blocks, self.channels, self.attention, self.groups, self.dtype
-        )
-        self.decoder = Decoder(
-            self.widths, self.strides, self.blocks, 3 * self.patch**2, self.attention, self.groups, self.dtype
-        )
+        make = Layers(self.kind, self.groups, self.dtype)
+        self.encoder = Encoder(self.widths, self.strides, self.blocks, 2 * self.channels, self.attention, make)
+        features = 3 * self.patch**2
+        self.decoder = Decoder(self.widths, self.strides, self.blocks, features, self.attention, self.narrow, make)
+        if self.pointwise:
+            self.to_posterior = pointwise(2 * self.channels, self.dtype)
+            self.from_latents = pointwise(self.channels, self.dtype)
 
     def encode(self, video: Video) -> Posterior:
         """Video in [-1, 1] -> Gaussian over latents [B, ceil(T / time), H / height, W / width, channels]."""
-        x = rearrange(video, "b t (h i) (w j) c -> b t h w (i j c)", i=self.patch, j=self.patch)
-        mean, logvar = jnp.split(self.encoder(x.astype(self.dtype)).astype(jnp.float32), 2, axis=-1)
+        x, _ = self.encoder(self._folded(video))
+        x = self.to_posterior(x) if self.pointwise else x
+        mean, logvar = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
 
-    def decode(self, z: Latents, num_frames: int) -> Video:
+    def hints(self, first: Video) -> Hints:
+        """What the decoder can be told of the first frame [B, 1, H, W, 3]: the encoder's features of each level.
+
+        Raises:
+          UsageError: a model that was not made for it.
+        """
+        if not self.hinted:
+            raise UsageError(
+                "This autoencoder's decoder cannot be shown a frame: train one with config.model.hinted=true."
+            )
+        return self.encoder(self._folded(first))[1]
+
+    def decode(self, z: Latents, num_frames: int, hints: Hints | None = None) -> Video:
         """Latents (as `encode` gives them, not normalised) -> the first `num_frames` frames, about [-1, 1]."""
-        x = self.decoder(z.astype(self.dtype)).astype(jnp.float32)
-        x = rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=self.patch, j=self.patch)
-        return x[:, :num_frames]
+        return self.decode_all(z, hints)[:, :num_frames]
+
+    def decode_all(self, z: Latents, hints: Hints | None = None) -> Video:
+        """All frames of the latents: `compression.time` of each."""
+        z = self.from_latents(z.astype(self.dtype)) if self.pointwise else z.astype(self.dtype)
+        x = self.decoder(z, hints).astype(jnp.float32)
+        return rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=self.patch, j=self.patch)
 
     def __call__(self, video: Video) -> Video:
-        """Reconstruction from the posterior mean."""
-        return self.decode(self.encode(video).mean, video.shape[1])
+        """Reconstruction from the posterior mean, with hints where the model takes them."""
+        hints = self.hints(video[:, :1]) if self.hinted else None
+        return self.decode(self.encode(video).mean, video.shape[1], hints)
+
+    def _folded(self, video: Video) -> Resized:
+        x = rearrange(video, "b t (h i) (w j) c -> b t h w (i j c)", i=self.patch, j=self.patch)
+        return x.astype(self.dtype)
+
+
+class Layers(NamedTuple):
+    """How the parts of encoder and decoder are made."""
+
+    kind: str
+    groups: int
+    dtype: Any
+
+    def conv(self, features: int, name: str, time: int = 1, space: int = 1) -> Conv:
+        return Conv(features, time_stride=time, space_stride=space, kind=self.kind, dtype=self.dtype, name=name)
+
+    def block(self, features: int, name: str) -> ResBlock:
+        return ResBlock(features, self.groups, self.kind, self.dtype, name=name)
+
+    def middle(self, x: Features, attention: bool) -> Features:
+        """The innermost stage: block, attention, block; nothing in a model without attention."""
+        if not attention:
+            return x
+        x = self.block(x.shape[-1], "middle_1")(x)
+        x = AxialAttention(self.groups, self.dtype, name="middle_attention")(x)
+        return self.block(x.shape[-1], "middle_2")(x)
 
 
 class Encoder(nn.Module):
     widths: tuple[int, ...]
     strides: tuple[tuple[int, int], ...]
     blocks: int
-    channels: int
+    features: int
     attention: bool
-    groups: int
-    dtype: Any
+    make: Layers
 
     @nn.compact
-    def __call__(self, x: Features) -> Resized:
-        x = Conv(self.widths[0], dtype=self.dtype, name="in")(x)
+    def __call__(self, x: Features) -> tuple[Resized, list[Resized]]:
+        """The result, and the features of every level."""
+        levels = []
+        x = self.make.conv(self.widths[0], "in")(x)
         for level, width in enumerate(self.widths):
             if level:
-                time, space = self.strides[level - 1]
-                x = Conv(
-                    self.widths[level - 1],
-                    time_stride=time,
-                    space_stride=space,
-                    dtype=self.dtype,
-                    name=f"down_{level}",
-                )(x)
+                x = self.make.conv(self.widths[level - 1], f"down_{level}", *self.strides[level - 1])(x)
             for block in range(self.blocks):
-                x = ResBlock(width, self.groups, self.dtype, name=f"level_{level}_block_{block}")(x)
-        x = _middle(x, self.attention, self.groups, self.dtype)
-        x = nn.silu(group_norm(x, self.groups, "norm"))
-        return Conv(2 * self.channels, dtype=self.dtype, name="out")(x)
+                x = self.make.block(width, f"level_{level}_block_{block}")(x)
+            levels.append(x)
+        x = self.make.middle(x, self.attention)
+        x = nn.silu(group_norm(x, self.make.groups, "norm"))
+        return self.make.conv(self.features, "out")(x), levels
 
 
 class Decoder(nn.Module):
@@ -105,28 +173,20 @@ class Decoder(nn.Module):
     blocks: int
     features: int
     attention: bool
-    groups: int
-    dtype: Any
+    narrow: bool
+    make: Layers
 
     @nn.compact
-    def __call__(self, x: Latents) -> Resized:
-        x = Conv(self.widths[-1], dtype=self.dtype, name="in")(x)
-        x = _middle(x, self.attention, self.groups, self.dtype)
+    def __call__(self, x: Latents, hints: Hints | None = None) -> Resized:
+        x = self.make.conv(self.widths[-1], "in")(x)
+        x = self.make.middle(x, self.attention)
         for level in reversed(range(len(self.widths))):
             for block in range(self.blocks + 1):
-                x = ResBlock(self.widths[level], self.groups, self.dtype, name=f"level_{level}_block_{block}")(x)
+                x = self.make.block(self.widths[level], f"level_{level}_block_{block}")(x)
+            if hints is not None:  # zero at first: a model that learns to take them starts out as it was
+                x += pointwise(x.shape[-1], self.make.dtype, f"hint_{level}", nn.initializers.zeros)(hints[level])
             if level:
                 x = upsample(x, *self.strides[level - 1])
-                x = Conv(self.widths[level - 1], dtype=self.dtype, name=f"up_{level}")(x)
-        x = nn.silu(group_norm(x, self.groups, "norm"))
-        return Conv(self.features, dtype=self.dtype, name="out")(x)
-
-
-def _middle(x: Features, attention: bool, groups: int, dtype: Any) -> Features:
-    """The innermost stage: block, attention, block; nothing in a model without attention."""
-    if not attention:
-        return x
-    width = x.shape[-1]
-    x = ResBlock(width, groups, dtype, name="middle_1")(x)
-    x = AxialAttention(groups, dtype, name="middle_attention")(x)
-    return ResBlock(width, groups, dtype, name="middle_2")(x)
+                x = self.make.conv(self.widths[level - 1 if self.narrow else level], f"up_{level}")(x)
+        x = nn.silu(group_norm(x, self.make.groups, "norm"))
+        return self.make.conv(self.features, "out")(x)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from vidflow.data.folder import FolderSource
+from vidflow.data.folder import FolderSource, drawn_interval
 from vidflow.data.pipeline import Source
 from vidflow.errors import UsageError
 from vidflow.worlds import bounce
@@ -24,17 +24,18 @@ class BounceSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = self._data
+        interval = drawn_interval(self._seed, index, data.get("max_interval", 1))
         video, caption = bounce.clip(
             self._seed,
             index,
             level=data.level,
             split=self._split,
-            frames=data.frames,
+            frames=data.frames * interval,
             height=data.height,
             width=data.width,
             captions=data.captions,
         )
-        return {"video": video, "caption": caption}
+        return {"video": video[::interval], "caption": caption}
 
 
 def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: Path | None = None) -> Source:
@@ -50,7 +51,8 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: 
         if not data.path:
             raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
         clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
-        return FolderSource(Path(data.path), **clip, seed=seed, max_bad=data.max_bad, manifest=manifest)
+        how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
+        return FolderSource(Path(data.path), **clip, seed=seed, **how)
     raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
 
 

@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vidflow.autoencoders import losses
 from vidflow.autoencoders.latents import Statistics
-from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
+from vidflow.parallel import rules
 from vidflow.tasks import frozen_autoencoder
+from vidflow.tasks.autoencoder_objective import make_objective, make_recipe
 from vidflow.training import hosts
 from vidflow.training.loop import Task
 from vidflow.training.program import Learner
-from vidflow.typing import RowKeys
 
 STATISTICS_CLIPS = 256
 
@@ -33,13 +32,17 @@ def outline(config: ConfigDict) -> Learner:
     data = config.data
     module.compression.latent_shape(data.frames, data.height, data.width)  # refuses sizes that do not divide
     clip = jax.ShapeDtypeStruct((data.frames, data.height, data.width, 3), jnp.uint8)
-    objective = make_objective(module, dict(config.losses))
-    return Learner(
-        init=lambda key: module.init(key, jnp.zeros((1, *clip.shape))),
-        objective=objective,
-        row={"video": clip},
-        flops_per_row=_training_flops(module, objective, clip),
-    )
+    recipe = make_recipe(module, config)
+    objective, critic = make_objective(recipe, config.data.image_every), recipe.critic
+
+    def init(key: jax.Array) -> Any:
+        video = jnp.zeros((1, *clip.shape))
+        params = module.init(key, video)
+        return params if critic is None else params | {"discriminator": critic.init(key, video)}
+
+    # What images and tiles cost beside is not counted: it is that of whole videos.
+    counted = make_objective(recipe._replace(tile_share=0.0), image_every=0)
+    return Learner(init, objective, {"video": clip}, _training_flops(init, counted, clip))
 
 
 def build(config: ConfigDict, workdir: Path) -> Task:
@@ -52,27 +55,14 @@ def build(config: ConfigDict, workdir: Path) -> Task:
     source = make_source(config.data, seed=config.seed, manifest=manifest)
 
     def finish(params: Any) -> None:
+        params = {"params": params["params"]}  # without the discriminator
         statistics = measure_statistics(module, params, source, config.batch_size)
         frozen_autoencoder.save(workdir / frozen_autoencoder.NAME, config.model, params, statistics)
 
     return Task(learner, _Videos(source), finish)
 
 
-def make_objective(module: TemporalAutoencoder, loss_weights: dict[str, float]) -> Any:
-    """Reconstruction from a posterior sample plus KL, with the given weights."""
-
-    def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
-        posterior = module.apply(params, video, method="encode")
-        reconstruction = module.apply(params, posterior.sample(keys), video.shape[1], method="decode")
-        loss, terms = losses.total(reconstruction, video, posterior, loss_weights)
-        # The range of pixels is 2 wide.
-        return loss, {**terms, "psnr": 10 * jnp.log10(4.0 / losses.l2(reconstruction, video)).mean()}
-
-    return objective
-
-
-def measure_statistics(module: TemporalAutoencoder, params: Any, source: Source, batch_size: int) -> Statistics:
+def measure_statistics(module: Any, params: Any, source: Source, batch_size: int) -> Statistics:
     """Mean and deviation per channel of the posterior means of the first clips of the source."""
     encode = jax.jit(lambda params, video: module.apply(params, video, method="encode").mean)
     clips = min(STATISTICS_CLIPS, len(source))
@@ -99,10 +89,10 @@ class _Videos:
         return {name: value for name, value in example.items() if name != "caption"}
 
 
-def _training_flops(module: TemporalAutoencoder, objective: Any, clip: jax.ShapeDtypeStruct) -> float:
+def _training_flops(init: Any, objective: Any, clip: jax.ShapeDtypeStruct) -> float:
     """Forward and backward FLOPs of one clip, counted by XLA on the traced program (it has no loops)."""
-    params = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *clip.shape))))
+    params = rules.unbox(jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    batch = {"video": jax.ShapeDtypeStruct((1, *clip.shape), clip.dtype)}
+    batch = {"video": jax.ShapeDtypeStruct((1, *clip.shape), clip.dtype), "step": jax.ShapeDtypeStruct((1,), "int32")}
     lowered = jax.jit(jax.grad(objective, has_aux=True)).lower(params, keys, batch)
     return float(lowered.cost_analysis()["flops"])

@@ -24,6 +24,7 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     """
     clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in HOW}
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
+    recipe |= {"tiles": [list(part) for part in autoencoder.tiles]} if autoencoder.tiles else {}
     if latents_cache.is_whole(folder, recipe):
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,21 +11,22 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vidflow import autoencoders, files
 from vidflow import config as configs
-from vidflow import files
+from vidflow.autoencoders.perceptual import Perceptual
 from vidflow.data import video
 from vidflow.data.latents_cache import LatentsSource
-from vidflow.data.sources import make_source
+from vidflow.data.sources import make_source, to_bytes, to_float
 from vidflow.errors import UsageError
-from vidflow.metrics import image, intervals
+from vidflow.metrics import intervals
 from vidflow.metrics.intervals import Interval
-from vidflow.tasks import frozen_autoencoder, generation
+from vidflow.tasks import frozen_autoencoder, generation, reconstruction
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 from vidflow.tasks.generation import Generator
+from vidflow.tasks.reconstruction import Protocol
 from vidflow.training import run_folder
 from vidflow.worlds.bounce import grammar, reader, scene
 
-RECONSTRUCTIONS = 256  # held-out clips
 BATCH = 64
 SHOWN = 16  # samples kept as files
 
@@ -49,23 +51,25 @@ class Sample(NamedTuple):
     scores: dict[str, bool | float]
 
 
-def autoencoder_scores(autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int) -> Scores:
-    """`autoencoder/psnr` in dB: 8-bit frames, mean over the frames of a clip, then over clips.
+def autoencoder_scores(
+    autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, perceptual: Perceptual | None
+) -> tuple[Protocol, Scores]:
+    """`autoencoder/psnr` and so on, and `floor/psnr` and so on (see `tasks.reconstruction`), and what they are of.
 
     On bounce the clips are held out, and the reader's own accuracy on them and on their reconstructions comes along as
     `reader/ground_truth/*` and `reader/reconstruction/*`. A folder has no held-out clips: its first ones are used.
     """
     source = make_source(data, seed=seed, split="test")
-    clips = [source[index] for index in range(min(RECONSTRUCTIONS, len(source)))]
-    originals = np.stack([clip["video"] for clip in clips])
-    reconstructions = reconstruct(autoencoder, originals)
-    scores = {"autoencoder/psnr": intervals.mean(image.psnr(originals, reconstructions).mean(axis=1))}
+    codec, split = partial(reconstruct, autoencoder), "held out" if data.source == "bounce" else "the first ones"
+    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, split, clips, perceptual)
+    scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
     if data.source == "bounce":
-        captions = [clip["caption"] for clip in clips]
-        for name, videos in (("ground_truth", originals), ("reconstruction", reconstructions)):
+        shown = [source[index] for index in range(said.clips)]
+        originals, captions = np.stack([clip["video"] for clip in shown]), [clip["caption"] for clip in shown]
+        for name, videos in (("ground_truth", originals), ("reconstruction", codec(originals))):
             read = [score(clip, caption) for clip, caption in zip(videos, captions, strict=True)]
             scores |= {f"reader/{name}/{key}": value for key, value in attribute_means(read).items()}
-    return scores
+    return said, scores
 
 
 def reconstruct(
@@ -184,8 +188,10 @@ def data_of(config: ConfigDict) -> ConfigDict:
     return configs.from_json(json.dumps({**json.loads(configs.to_json(config.data)), **recipe["data"]}))
 
 
-def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:
-    """Evaluates what the run holds and writes evaluation.json and samples/.
+def evaluate(
+    run: Path, prompts: int, seeds: Sequence[int], clips: int, perceptual: Perceptual | None = None
+) -> tuple[Protocol, Scores]:
+    """Evaluates what the run holds and writes evaluation.json, protocol.json and samples/.
 
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
@@ -194,7 +200,8 @@ def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:
     """
     config = run_folder.read_config(run)
     data = data_of(config)
-    scores = autoencoder_scores(frozen_autoencoder.load(run / frozen_autoencoder.NAME), data, config.seed)
+    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
+    said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, perceptual)
     if "sampling" in config:
         generator = generation.load(run)
         if data.source == "bounce":
@@ -206,4 +213,24 @@ def evaluate(run: Path, prompts: int, seeds: Sequence[int]) -> Scores:
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
         write_samples(run, samples, data.fps)
     write(run, scores)
-    return scores
+    files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
+    return said, scores
+
+
+def evaluate_published(
+    folder: str, data: ConfigDict, seed: int, clips: int, perceptual: Perceptual | None = None
+) -> tuple[Protocol, dict[str, Scores]]:
+    """The protocol and the scores of an autoencoder that others trained (see `vidflow.autoencoders.load`) and of
+    the floor.
+
+    Raises:
+      UsageError: another kind of folder, or data that are refused.
+    """
+    model = autoencoders.load(folder)
+
+    def codec(videos: UInt8[np.ndarray, "B T H W 3"]) -> UInt8[np.ndarray, "B T H W 3"]:
+        return to_bytes(np.asarray(model.decode(model.encode(to_float(videos)).mean, videos.shape[1])))
+
+    source = make_source(data, seed=seed, split="test")
+    split = "held out" if data.source == "bounce" else "the first ones"
+    return reconstruction.compare(codec, model.compression, source, data, split, clips, perceptual)

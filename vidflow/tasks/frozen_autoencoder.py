@@ -5,6 +5,8 @@
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,30 @@ from ml_collections import ConfigDict
 
 from vidflow import config as configs
 from vidflow import files
-from vidflow.autoencoders.latents import Compression, Statistics
+from vidflow.autoencoders import tiling
+from vidflow.autoencoders.causal3d import CausalAutoencoder, Layout
+from vidflow.autoencoders.latents import Compression, Posterior, Statistics
 from vidflow.autoencoders.tae import TemporalAutoencoder
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.data.sources import to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.training import weights
+from vidflow.typing import Latents, Video
 
 NAME = "autoencoder"  # of the folder inside a run
 
 
-def make_model(model: ConfigDict) -> TemporalAutoencoder:
-    """The module that `config.model` of an autoencoder experiment describes."""
+def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
+    """The module that `config.model` of an autoencoder experiment describes.
+
+    Raises:
+      UsageError: an unknown family.
+    """
+    if model.family == "causal":
+        return CausalAutoencoder(_layout(model), jnp.dtype(model.dtype))
+    if model.family != "tae":
+        raise UsageError(f"Unknown config.model.family '{model.family}': use tae or causal.")
     return TemporalAutoencoder(
         widths=tuple(model.widths),
         strides=tuple(tuple(stride) for stride in model.strides),
@@ -36,26 +50,71 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder:
         patch=model.patch,
         attention=model.attention,
         groups=model.groups,
+        kind=model.kind,
+        narrow=model.narrow,
+        pointwise=model.pointwise,
+        hinted=model.hinted,
         dtype=jnp.dtype(model.dtype),
     )
+
+
+def _layout(model: ConfigDict) -> Layout:
+    strides = tuple(model.strides)
+    fields = {"widths": tuple(model.widths), "strides": strides, "up_strides": strides, "blocks": model.blocks}
+    fields |= {"channels": model.channels, "groups": model.groups, "norm": model.norm, "edge": model.edge}
+    return Layout(**fields, jointly=model.jointly, attention="frame" if model.attention else "")
+
+
+def make_tiles(config: ConfigDict) -> Tiles | None:
+    """What `config.tiles` of an autoencoder says: sizes and overlaps along (time, height, width) in latents; none where
+    they are empty.
+
+    Raises:
+      UsageError: other than three numbers each, or tiles that cannot be.
+    """
+    if not config.size:
+        return None
+    if len(config.size) != 3 or len(config.overlap) != 3:
+        raise UsageError(f"tiles.size={config.size}, tiles.overlap={config.overlap}: give time, height and width each.")
+    return Tiles(tuple(config.size), tuple(config.overlap)).check()
+
+
+def encode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Video], Posterior]:
+    """(params, video) -> posterior, in tiles where there are any."""
+
+    def encode(params: Any, video: Video) -> Posterior:
+        run = partial(module.apply, params, method="encode")
+        return tiling.encode(run, video, module.compression, tiles) if tiles else run(video)
+
+    return encode
+
+
+def decode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Latents, int], Video]:
+    """(params, latents, frames) -> video, in tiles where there are any."""
+
+    def decode(params: Any, z: Latents, frames: int) -> Video:
+        if not tiles:
+            return module.apply(params, z, frames, method="decode")
+        run = partial(module.apply, params, method="decode_all")
+        return tiling.decode(run, z, frames, module.compression, tiles)
+
+    return decode
 
 
 class FrozenAutoencoder:
     """Bytes of video to normalised latents and back, with fixed weights."""
 
-    def __init__(self, model: ConfigDict, params: Any, statistics: Statistics, digest: str) -> None:
-        self.model, self.params, self.statistics, self.digest = model, params, statistics, digest
+    def __init__(
+        self, model: ConfigDict, params: Any, statistics: Statistics, digest: str, tiles: Tiles | None = None
+    ) -> None:
+        self.model, self.params, self.statistics, self.digest, self.tiles = model, params, statistics, digest, tiles
         module = make_model(model)
         self.compression: Compression = module.compression
-
-        def encode(params: Any, video: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w C"]:
-            return statistics.normalise(module.apply(params, video, method="encode").mean)
-
-        def decode(params: Any, latents: Float[Array, "B t h w C"], frames: int) -> Float[Array, "B T H W 3"]:
-            return module.apply(params, statistics.denormalise(latents), frames, method="decode")
-
-        self._encode = jax.jit(encode)
-        self._decode = jax.jit(decode, static_argnums=2)
+        encode, decode = encode_with(module, tiles), decode_with(module, tiles)
+        self._encode = jax.jit(lambda params, video: statistics.normalise(encode(params, video).mean))
+        self._decode = jax.jit(
+            lambda params, z, frames: decode(params, statistics.denormalise(z), frames), static_argnums=2
+        )
 
     def encode(self, video: UInt8[np.ndarray, "B T H W 3"]) -> Float[np.ndarray, "B t h w C"]:
         """The normalised posterior mean."""
@@ -79,8 +138,8 @@ def save(folder: Path, model: ConfigDict, params: Any, statistics: Statistics) -
     files.write_record(folder / "autoencoder.json", card)
 
 
-def load(folder: Path) -> FrozenAutoencoder:
-    """Reads the artefact.
+def load(folder: Path, tiles: Tiles | None = None) -> FrozenAutoencoder:
+    """Reads the artefact, which will work in tiles if there are any.
 
     Raises:
       UsageError: a folder without one, or weights that are cut short, altered or of another shape.
@@ -100,7 +159,7 @@ def load(folder: Path) -> FrozenAutoencoder:
     params, _ = weights.load(tensors)
     like = jax.eval_shape(make_model(model).init, jax.random.key(0), _one_frame(model))
     weights.check_shapes(params, rules.unbox(like), folder)
-    return FrozenAutoencoder(model, params, statistics, card["sha256"])
+    return FrozenAutoencoder(model, params, statistics, card["sha256"], tiles)
 
 
 def _one_frame(model: ConfigDict) -> jax.ShapeDtypeStruct:

@@ -127,7 +127,8 @@ def load(run: Path) -> Generator:
         params, steps = restore_ema(checkpoints)
     else:
         raise UsageError(f"{run} holds neither weights nor checkpoints yet: train it first.")
-    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
+    tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
+    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, tiles)
     weights.check_shapes(params, abstract_params(config, autoencoder.compression), run)
     return Generator(config, params, steps, autoencoder)
 

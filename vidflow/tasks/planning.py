@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,8 +78,7 @@ def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
     if step == "sample" and generates:
         return _sample(config, mesh)
     if step in ("encode", "decode"):
-        model = config.autoencoder.train.model if generates else config.model
-        return _autoencoder(config, model, step, mesh)
+        return _autoencoder(config.data, config.autoencoder.train if generates else config, step, mesh)
     raise UsageError(f"--step={step} is not a step of {config.task}: use one of {', '.join(STEPS)}.")
 
 
@@ -123,23 +123,19 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
     )
 
 
-def _autoencoder(config: ConfigDict, model: ConfigDict, step: str, mesh: Mesh) -> Job:
-    module, data = frozen_autoencoder.make_model(model), config.data
+def _autoencoder(data: ConfigDict, config: ConfigDict, step: str, mesh: Mesh) -> Job:
+    module, tiles = frozen_autoencoder.make_model(config.model), frozen_autoencoder.make_tiles(config.tiles)
     latent = module.compression.latent_shape(data.frames, data.height, data.width)
     one_frame = jax.ShapeDtypeStruct((1, 1, module.compression.height, module.compression.width, 3), jnp.float32)
     params = rules.unbox(jax.eval_shape(module.init, jax.random.key(0), one_frame))
     everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
     rows, spread = mesh.size, NamedSharding(mesh, P(axes.MESH))
 
-    def encode(params: Any, video: jax.Array) -> jax.Array:
-        return module.apply(params, video, method="encode").mean
-
-    def decode(params: Any, latents: jax.Array) -> jax.Array:
-        return module.apply(params, latents, data.frames, method="decode")
-
+    encode, decode = frozen_autoencoder.encode_with(module, tiles), frozen_autoencoder.decode_with(module, tiles)
     shape = (data.frames, data.height, data.width, 3) if step == "encode" else latent
     clips = jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=spread)
-    function = jax.jit(encode if step == "encode" else decode, out_shardings=spread)
+    whole = encode if step == "encode" else partial(decode, frames=data.frames)
+    function = jax.jit(whole, out_shardings=spread)
     return Job(function, (_placed(params, everywhere), clips), _count(params), None, None)
 
 

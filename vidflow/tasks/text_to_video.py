@@ -173,7 +173,7 @@ def obtain_autoencoder(config: ConfigDict, workdir: Path) -> frozen_autoencoder.
         if not (own / "autoencoder.json").exists():  # the same on every process: it comes after all have trained
             _train_autoencoder(config.autoencoder.train, trained.parent)
     hosts.on_first(_copy_autoencoder, trained, own)
-    return frozen_autoencoder.load(own)
+    return frozen_autoencoder.load(own, frozen_autoencoder.make_tiles(config.autoencoder.train.tiles))
 
 
 def _copy_autoencoder(trained: Path, own: Path) -> None:

@@ -20,6 +20,8 @@ def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransfo
     """The transformation that `config.optimizer` describes, at a learning rate of 1: the rate is a function of the
     step of the run, which skipped steps move on too, and not of the number of updates.
 
+    Parameters under different names at the top (a model and its discriminator) are clipped apart from one another.
+
     Args:
       config: `name` ("adamw" or "muon"), `weight_decay`, `clip` (global gradient norm), `b1`, `b2`.
       axis_names: logical axis names of each parameter (`parallel.rules.axis_names`).
@@ -27,6 +29,8 @@ def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransfo
     Raises:
       UsageError: an unknown name.
     """
+    if len(axis_names) > 1:
+        return _each({name: make_optimizer(config, {name: tree}) for name, tree in axis_names.items()})
     if config.name == "adamw":
         update = optax.adamw(
             1.0, config.b1, config.b2, weight_decay=config.weight_decay, mask=_is_matrix_tree(axis_names)
@@ -43,6 +47,23 @@ def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransfo
     else:
         raise UsageError(f"Unknown config.optimizer.name '{config.name}': use 'adamw' or 'muon'.")
     return optax.chain(optax.clip_by_global_norm(config.clip), update)
+
+
+def _each(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Each optimizer on the parameters of its name."""
+
+    def init(params: Any) -> Any:
+        return {name: optimizer.init({name: params[name]}) for name, optimizer in optimizers.items()}
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, states = {}, {}
+        for name, optimizer in optimizers.items():
+            own = None if params is None else {name: params[name]}
+            change, states[name] = optimizer.update({name: gradient[name]}, state[name], own)
+            updates |= change
+        return updates, states
+
+    return optax.GradientTransformation(init, update)
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:

@@ -37,12 +37,14 @@ def make_step(
     the source they are; the metric `data` is a digest of both. With several microbatches their
     gradients are added up in float32 one after another, so that activations of only one exist at a time.
     The objective sees `view(params)` and is differentiated by it: a view in half precision has half as large gradients.
+    It also sees the step, in every row of `batch["step"]`.
     """
     gradient_of = jax.value_and_grad(objective, has_aux=True)
 
     def step(state: State, batch: dict[str, jax.Array]) -> tuple[State, Metrics]:
         keys = row_keys(seed, state.step, batch["row"])
-        (loss, metrics), gradient = _accumulate(gradient_of, view(state.params), keys, batch, microbatches)
+        seen = batch | {"step": jnp.full_like(batch["row"], state.step)}
+        (loss, metrics), gradient = _accumulate(gradient_of, view(state.params), keys, seen, microbatches)
         gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, state.params)
         norm = optax.tree.norm(gradient)
         scale = health.gradient_scale(state.health, norm, limits)

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
+from vidflow.autoencoders import pretrained
 from vidflow.errors import UsageError
 from vidflow.models.growing import grow
 from vidflow.training import weights
@@ -35,11 +37,13 @@ def averaged_weights(run: Path, step: int | None = None, best: str = "") -> tupl
 
 def start_from(path: Path, state: State, patch_volume: int) -> State:
     """The fresh `state` with the averaged weights of a run folder or of a safetensors file, grown where this model
-    is larger (`models.growing`), as parameters and average.
+    is larger (`models.growing`), or of an autoencoder that diffusers saved, as parameters and average.
 
     Raises:
       UsageError: no weights there, or weights of another model, naming the first difference.
     """
+    if pretrained.is_published(path):
+        return _inflated(path, state)
     saved = weights.load(path)[0] if path.is_file() else averaged_weights(path)[0]
     try:
         grown = grow(saved, state.params, patch_volume, read=partial(multihost_utils.process_allgather, tiled=True))
@@ -50,6 +54,19 @@ def start_from(path: Path, state: State, patch_volume: int) -> State:
     return state.replace(
         params=jax.tree.map(_placed, grown, state.params), ema=jax.tree.map(_placed, grown, state.ema)
     )
+
+
+def _inflated(path: Path, state: State) -> State:
+    """The fresh state with the weights that others published where they have a place: an image autoencoder's in the
+    spatial layers of a temporal one."""
+    theirs = pretrained.read(path, state.params["params"])
+
+    def with_theirs(tree: Any) -> Any:
+        flat = traverse_util.flatten_dict(tree["params"], sep="/")
+        flat |= {name: _placed(value, flat[name]) for name, value in theirs.items()}
+        return {**tree, "params": traverse_util.unflatten_dict(flat, sep="/")}
+
+    return state.replace(params=with_theirs(state.params), ema=with_theirs(state.ema))
 
 
 def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:

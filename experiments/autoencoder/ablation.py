@@ -1,0 +1,58 @@
+"""What an autoencoder's parts are worth: the same small model, one thing changed.
+
+Claim: none; the tables are the point. Results: experiments/autoencoder/RESULTS.md.
+
+    python -m vidflow.train --config=experiments/autoencoder/ablation.py:3d --workdir=runs/3d
+
+Compression is 2 x 4 x 4 in every row (a clip of 9 frames has 5 latents along time, whether the first stands alone or
+not), and widths are chosen so that encoder and decoder have as many parameters.
+
+Argument: `kind` of the model (2.5d, 3d, causal), `channels` of the latents, `outliers` for Movie Gen's penalty at the
+paper's weight, `consistency` for H3AE's latent consistency, `smoke` for a run of seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from vidflow import settings
+from vidflow.config import parse_arg
+
+WIDTHS = {"2.5d": (16, 32, 48), "3d": (12, 20, 32), "causal": (12, 16, 24)}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    arg = parse_arg(arg, kind=("2.5d", "3d", "causal"), channels=8, outliers=False, consistency=False, smoke=False)
+    config = settings.of_an_autoencoder()
+    config.steps = 600
+    config.batch_size = 4
+    config.ema_decay = 0.99
+
+    config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16384, "level": 3, "captions": "short"})
+    config.data.update({"frames": 9, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
+    config.data.update({"max_interval": 1, "image_every": 0})
+
+    config.model = ConfigDict({"widths": WIDTHS[arg.kind], "blocks": 1, "channels": arg.channels, "groups": 4})
+    config.model.update({"attention": False, "dtype": "float32"})
+    if arg.kind == "causal":
+        config.model.update({"family": "causal", "strides": (1, 2), "norm": "frames", "edge": True, "jointly": False})
+    else:
+        config.model.update(
+            {"family": "tae", "kind": arg.kind, "strides": ((1, 2), (2, 2)), "patch": 1, "narrow": True}
+        )
+        config.model.update({"pointwise": False, "hinted": False})
+
+    config.losses.update({"l1": 1.0, "kl": 1e-6})
+    if arg.outliers:
+        config.losses.outliers = 1e5
+    if arg.consistency:
+        config.losses.consistency = 0.01
+    config.optimizer = ConfigDict(
+        {"name": "adamw", "learning_rate": 2e-3, "warmup": 50, "decay": "cosine", "weight_decay": 0.0}
+    )
+    config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
+    config.checkpoint.every = 500
+
+    if arg.smoke:
+        config.steps = 10
+        config.data.update({"clips": 16, "level": 0})
+        config.checkpoint.every = 5
+    return config

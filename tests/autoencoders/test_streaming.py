@@ -1,0 +1,56 @@
+"""Long videos in chunks: equal to the whole, and in constant memory."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidflow.autoencoders.causal3d import HUNYUAN_VIDEO, WAN, CausalAutoencoder
+from vidflow.autoencoders.streaming import Streaming
+from vidflow.autoencoders.tae import TemporalAutoencoder
+from vidflow.errors import UsageError
+
+LAYOUT = WAN._replace(widths=(4, 6), strides=(2,), up_strides=(2,), blocks=1, channels=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    module = CausalAutoencoder(LAYOUT)
+    return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+
+
+@pytest.mark.parametrize(("frames", "chunk"), [(1, 1), (6, 1), (11, 2), (12, 3)])
+def test_chunks_are_the_whole(model, frames, chunk):
+    module, params = model
+    video = jax.random.uniform(jax.random.key(1), (1, frames, 8, 8, 3), minval=-1)
+    whole = jax.jit(lambda video: module.apply(params, video, method="encode").mean)(video)
+    z = jnp.concatenate([part.mean for part in Streaming(module, params).encode(video, chunk)], axis=1)
+    np.testing.assert_allclose(z, whole, atol=1e-5)
+    again = jnp.concatenate(list(Streaming(module, params).decode(z, chunk)), axis=1)[:, :frames]
+    decoded = jax.jit(lambda z: module.apply(params, z, frames, method="decode"))(z)
+    np.testing.assert_allclose(again, decoded, atol=1e-5)
+
+
+def test_a_thousand_frames_need_two_programs_and_no_more_memory_than_ten(model):
+    z = np.random.default_rng(0).normal(size=(1, 501, 4, 4, 3)).astype(np.float32)
+    coder = Streaming(*model)
+    held, frames = [], 0
+    for part in coder.decode(z):
+        frames += part.shape[1]
+        held.append(sum(x.nbytes for x in jax.live_arrays()))
+    assert frames == 1001 and coder._run._cache_size() == 2
+    assert max(held[10:]) == max(held[2:10])
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (CausalAutoencoder(HUNYUAN_VIDEO), "normalises over all frames"),
+        (CausalAutoencoder(WAN._replace(attention="earlier")), "attends to all earlier frames"),
+        (TemporalAutoencoder(), "sees later ones"),
+    ],
+)
+def test_what_looks_at_all_frames_cannot_stream(module, why):
+    with pytest.raises(UsageError, match=why):
+        Streaming(module, {})

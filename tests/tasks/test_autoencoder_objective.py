@@ -1,0 +1,151 @@
+"""What an autoencoder learns by, as its config says it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.autoencoders import published
+from tests.tasks.experiments import AUTOENCODER
+from vidflow import config as configs
+from vidflow import train
+from vidflow.errors import UsageError
+from vidflow.parallel import rules
+from vidflow.tasks import autoencoder
+from vidflow.training.telemetry import read_metrics
+
+ADVERSARIAL = ("losses.adversarial=0.1", "discriminator.width=8", "discriminator.layers=2", "discriminator.start=3")
+
+
+def learner(*overrides):
+    pairs = [tuple(text.split("=", 1)) for text in ("data.frames=4", "data.height=16", "data.width=16", *overrides)]
+    return autoencoder.outline(configs.override(configs.load(AUTOENCODER), pairs))
+
+
+def batch(rows=2, step=0):
+    video = jax.random.randint(jax.random.key(1), (rows, 4, 16, 16, 3), 0, 256).astype(jnp.uint8)
+    return {"video": video, "step": jnp.full(rows, step)}
+
+
+def gradient(learner, step=0):
+    params = rules.unbox(jax.jit(learner.init)(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(2), 2)
+    return jax.jit(jax.value_and_grad(learner.objective, has_aux=True))(params, keys, batch(step=step))
+
+
+def largest(tree):
+    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def test_every_loss_with_a_weight_is_told_and_adds_up(tmp_path):
+    save_file(published.tensors("lpips_alex"), tmp_path / "alex.safetensors")
+    names = ("l1", "l2", "kl", "wavelet", "outliers", "consistency")
+    weights = {name: 0.5 + place for place, name in enumerate(names)}
+    (loss, metrics), _ = gradient(learner(*(f"losses.{name}={weight}" for name, weight in weights.items())))
+    np.testing.assert_allclose(loss, sum(weights[name] * metrics[name] for name in names), rtol=1e-5)
+    assert set(metrics) == {*names, "psnr"}
+    big = ("data.height=48", "data.width=48", "losses.perceptual=2.0", f"lpips={tmp_path / 'alex.safetensors'}")
+    assert (
+        "perceptual"
+        in jax.eval_shape(
+            learner(*big).objective,
+            jax.eval_shape(learner(*big).init, jax.random.key(0)),
+            jax.random.split(jax.random.key(0), 2),
+            {"video": jnp.zeros((2, 4, 48, 48, 3), jnp.uint8), "step": jnp.zeros(2, jnp.int32)},
+        )[1]
+    )
+
+
+def test_neither_side_of_the_game_moves_the_other():
+    calm, _ = learner(), None
+    before, _ = gradient(learner(*ADVERSARIAL), step=2)
+    (_, alone) = gradient(calm)
+    (_, metrics), grads = gradient(learner(*ADVERSARIAL, "discriminator.adaptive=false"), step=3)
+    assert largest(grads["discriminator"]) > 0 and metrics["adversarial_weight"] == np.float32(0.1)
+    # The discriminator's gradient is that of its hinge alone: with no weight on the other side it is the same.
+    (_, _), weaker = gradient(learner(*ADVERSARIAL, "discriminator.adaptive=false", "losses.adversarial=1e-9"), step=3)
+    for one, other in zip(
+        jax.tree.leaves(grads["discriminator"]), jax.tree.leaves(weaker["discriminator"]), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
+    # And that of the autoencoder has nothing of the hinge: with no weight it is as without a discriminator.
+    for one, other in zip(jax.tree.leaves(weaker["params"]), jax.tree.leaves(alone["params"]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert before[1]["psnr"] > 0
+
+
+def test_they_play_from_the_start_step_on():
+    game = learner(*ADVERSARIAL)
+    for step in (0, 2):
+        _, grads = gradient(game, step)
+        assert largest(grads["discriminator"]) == 0
+    (_, metrics), grads = gradient(game, 3)
+    assert largest(grads["discriminator"]) > 0 and metrics["adversarial_weight"] > 0
+
+
+def test_batches_of_images_have_no_time():
+    """With temporal weights that mix frames, every fourth batch is still one of frames by themselves."""
+    mixed = learner("data.image_every=4")
+    (loss, _), grads = gradient(mixed, step=4)
+    kernel = grads["params"]["encoder"]["in"]["temporal"]["kernel"]
+    # Of one frame, the neighbours are copies of itself: the three taps learn the same.
+    np.testing.assert_allclose(kernel[0], kernel[1], rtol=1e-4, atol=1e-7)
+    (_, _), grads = gradient(mixed, step=5)
+    kernel = grads["params"]["encoder"]["in"]["temporal"]["kernel"]
+    assert not np.allclose(kernel[0], kernel[1], rtol=1e-2)
+    assert np.isfinite(loss)
+
+
+def test_a_share_of_the_steps_learns_in_tiles():
+    """A decoder that sees its neighbours gives something else in tiles, at some steps and not at others."""
+    tiles = ("tiles.size=2,2,2", "tiles.overlap=1,1,1")
+    whole, in_tiles, some = (
+        [float(gradient(learner(*tiles, f"tile_share={share}"), step)[0][0]) for step in range(5)]
+        for share in (0.0, 1.0, 0.5)
+    )
+    assert all(one != other for one, other in zip(whole, in_tiles, strict=True))
+    drawn = [one == other for one, other in zip(some, in_tiles, strict=True)]
+    assert 0 < sum(drawn) < 5
+    for found, used, tiled, plain in zip(some, drawn, in_tiles, whole, strict=True):
+        assert found == (tiled if used else plain)
+
+
+def test_a_share_of_the_clips_shows_its_first_frame():
+    """All of them or none; and some by the key of the row."""
+    losses = []
+    for share in ("0.0", "1.0", "0.5"):
+        shown = learner("model.hinted=true", f"hint_share={share}")
+        params = rules.unbox(jax.jit(shown.init)(jax.random.key(0)))
+        decoder = params["params"]["decoder"]
+        for name in ("hint_0", "hint_1"):
+            decoder[name]["kernel"] = decoder[name]["kernel"] + 0.3
+        keys = jax.random.split(jax.random.key(2), 8)
+        losses.append(float(jax.jit(shown.objective)(params, keys, batch(8))[0]))
+    assert losses[0] != losses[1] and min(losses[:2]) < losses[2] < max(losses[:2])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hint_share=0.5", "config.model.hinted is false"),
+        ("tile_share=1.0", "config.tiles.size is empty"),
+        ("losses.perceptual=1", "needs config.lpips=FILE"),
+        ("model.family=vq", "'vq': use tae"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(override, message):
+    with pytest.raises(UsageError, match=message):
+        learner(override)
+
+
+@pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_game_in_bfloat16_stays_finite(tmp_path, time):
+    """Open-Sora-Plan #265: their discriminator gave NaN in half precision."""
+    flags = [f"--config.{text}" for text in (*ADVERSARIAL, "data.frames=4", "data.height=16", "data.width=16")]
+    flags += ["--config.model.dtype=bfloat16", f"--config.discriminator.time={time}", "--config.discriminator.r1=0.1"]
+    train.main([f"--config={AUTOENCODER}", f"--workdir={tmp_path}", *flags, "--config.steps=150"])
+    lines = read_metrics(tmp_path)
+    assert lines[-1]["skipped"] == 0 and all(np.isfinite(line["loss"]) for line in lines)
+    assert lines[-1]["psnr"] > lines[3]["psnr"] + 3
+    assert any(line["discriminator"] < 0.98 for line in lines[20:])  # it tells them apart

@@ -1,0 +1,92 @@
+"""The protocol of autoencoders: what it says, its floor, and published models under it."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.autoencoders import published
+from tests.tasks.experiments import AUTOENCODER
+from vidflow import evaluate
+from vidflow.autoencoders.latents import Compression
+from vidflow.errors import UsageError
+from vidflow.tasks import reconstruction
+
+
+def waves(frames=9, size=32):
+    t, y, x = np.mgrid[:frames, :size, :size] / 6
+    video = 127 + 120 * np.stack([np.sin(x + t / 5), np.cos(y - t / 5), np.sin(x + y)], -1)
+    return video[None].astype(np.uint8)
+
+
+def test_the_floor_stores_no_more_numbers_than_there_are_latents():
+    """With as many numbers as pixels it is nearly the video; with fewer it is worse, never better."""
+    video, errors = waves(), []
+    for compression in (
+        Compression(1, 1, 1, 3),
+        Compression(1, 4, 4, 12),
+        Compression(2, 8, 8, 12),
+        Compression(9, 8, 8, 3),
+    ):
+        again = reconstruction.floor(compression)(video)
+        assert again.shape == video.shape and again.dtype == np.uint8
+        errors.append(np.abs(again.astype(int) - video).mean())
+    assert errors[0] < 1 and errors == sorted(errors) and errors[-1] > 10
+
+
+def test_frames_that_are_dropped_are_copies_of_the_one_before():
+    video = waves()
+    again = reconstruction.floor(Compression(3, 1, 1, 3))(video)
+    assert (again[:, 0] == again[:, 1]).all() and (again[:, 0] == again[:, 2]).all()
+    assert (again[:, 3] == again[:, 5]).all() and (again[:, 2] != again[:, 3]).any()
+
+
+def test_the_card_says_what_the_numbers_are_of():
+    data = {"source": "folder", "path": "clips", "frames": 33, "height": 64, "width": 96, "fps": 16.0}
+    from ml_collections import ConfigDict
+
+    card = reconstruction.protocol(ConfigDict(data), "the first ones", 12, Compression(4, 8, 8, 16, True)).card()
+    assert "12 clips of clips (the first ones), 33 frames of 96x64 at 16 frames a second" in card
+    assert "4x8x8, 16 channels: 13824 numbers for 608256, one for 44.0." in card
+
+
+def test_a_published_model_is_scored_beside_the_floor(tmp_path, capsys):
+    folder = published.write("wan", tmp_path / "wan")
+    save_file(published.tensors("lpips_alex"), tmp_path / "alex.safetensors")
+    command = [
+        f"--autoencoder={folder}",
+        f"--config={AUTOENCODER}",
+        "--clips=3",
+        f"--lpips={tmp_path}/alex.safetensors",
+    ]
+    evaluate.main([*command, "--config.data.frames=5"])
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("psnr", "ssim", "lpips", "autoencoder", "floor", "3 clips of bounce level 0"))
+
+
+def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):
+    import shutil
+
+    run = shutil.copytree(smoke_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "latents"))
+    (run / "evaluation.json").unlink(missing_ok=True)
+    evaluate.main([f"--run={run}", "--prompts=2", "--seeds=1", "--clips=4"])
+    scores, said = (json.loads((run / name).read_text()) for name in ("evaluation.json", "protocol.json"))
+    assert {"autoencoder/psnr", "autoencoder/ssim", "floor/psnr", "floor/ssim"} <= set(scores)
+    assert said["clips"] == scores["floor/psnr"]["n"] == 4 and said["card"].startswith(
+        "4 clips of bounce level 0 (held"
+    )
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--run=a", "--autoencoder=b"], ["--autoencoder=b"], ["--run=a", f"--config={AUTOENCODER}"]]
+)
+def test_what_to_evaluate_must_be_said_once(flags):
+    with pytest.raises(UsageError, match="Name a run with --run, or an autoencoder"):
+        evaluate.main(flags)
+
+
+def test_one_clip_has_no_interval(tmp_path):
+    folder = published.write("wan", tmp_path / "wan")
+    with pytest.raises(UsageError, match="at least 2 clips"):
+        evaluate.main([f"--autoencoder={folder}", f"--config={AUTOENCODER}", "--clips=1"])

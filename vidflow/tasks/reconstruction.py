@@ -1,0 +1,143 @@
+"""One protocol for autoencoders, so that their numbers can be compared.
+
+The same autoencoder is reported between 30 and 40 dB in different papers, for its score depends on clips, frame rate,
+size, rounding and the order of means. So the protocol stands beside the numbers, and so does a codec without any
+learning that may store as many numbers as the autoencoder has latents.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from vidflow.autoencoders.latents import Compression
+from vidflow.autoencoders.perceptual import Perceptual
+from vidflow.data.pipeline import Source
+from vidflow.data.sources import to_bytes, to_float
+from vidflow.errors import UsageError
+from vidflow.metrics import image, intervals
+from vidflow.metrics.intervals import Interval
+
+Videos = UInt8[np.ndarray, "B T H W 3"]
+Codec = Callable[[Videos], Videos]
+Scores = dict[str, Interval]
+BATCH = 8
+
+
+class Protocol(NamedTuple):
+    """What a score of reconstruction is a score of.
+
+    Attributes:
+      source, split: where the clips come from.
+      clips, frames, fps, height, width: their number and shape; fps 0 for the files' own.
+      compression: of the autoencoder.
+      elements: numbers in a clip's latents.
+    """
+
+    source: str
+    split: str
+    clips: int
+    frames: int
+    fps: float
+    height: int
+    width: int
+    compression: str
+    elements: int
+
+    def card(self) -> str:
+        """The protocol in words."""
+        rate = f"{self.fps:g} frames a second" if self.fps else "their own frame rate"
+        pixels = self.frames * self.height * self.width * 3
+        return (
+            f"{self.clips} clips of {self.source} ({self.split}), {self.frames} frames of {self.width}x{self.height} "
+            f"at {rate}; posterior mean; pixels in [-1, 1], rounded to 8 bits; each measure is the mean over the "
+            "frames of a clip, then over clips, with the 95% interval of clips. Latents "
+            f"{self.compression}: {self.elements} numbers for {pixels}, one for {pixels / self.elements:.1f}."
+        )
+
+
+def protocol(data: ConfigDict, split: str, clips: int, compression: Compression) -> Protocol:
+    """That of so many clips of `data` under an autoencoder of this compression."""
+    name = data.path or f"{data.source} level {data.level}"
+    shape = compression.latent_shape(data.frames, data.height, data.width)
+    words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
+    elements = int(np.prod(shape))
+    return Protocol(name, split, clips, data.frames, data.fps or 0.0, data.height, data.width, words, elements)
+
+
+def floor(compression: Compression) -> Codec:
+    """A codec without learning, of no more numbers than the latents: as many frames as there are latents along time,
+    each made smaller and larger again by bicubic interpolation; the others are copies of the frame before."""
+
+    def codec(videos: Videos) -> Videos:
+        frames, height, width = videos.shape[1:4]
+        t, h, w, channels = compression.latent_shape(frames, height, width)
+        scale = np.sqrt(h * w * channels / (3 * height * width))
+        small = (max(int(height * scale), 1), max(int(width * scale), 1))
+        kept = np.round(np.linspace(0, frames, t, endpoint=False)).astype(int)
+        shown = np.searchsorted(kept, np.arange(frames), side="right") - 1
+        return to_bytes(np.asarray(_through(jnp.asarray(to_float(videos[:, kept])), small)))[:, shown]
+
+    return codec
+
+
+def _through(videos: jax.Array, small: tuple[int, int]) -> jax.Array:
+    shape = videos.shape
+    less = jax.image.resize(videos, (*shape[:2], *small, 3), "cubic")
+    return jax.image.resize(less, shape, "cubic")
+
+
+def scores(codec: Codec, source: Source, clips: int, perceptual: Perceptual | None = None) -> Scores:
+    """`psnr` in dB, `ssim` where pictures are large enough and, with its weights, `lpips` of the first clips."""
+    rows: dict[str, list[float]] = {}
+    for low in range(0, clips, BATCH):
+        videos = np.stack([source[index]["video"] for index in range(low, min(low + BATCH, clips))])
+        for name, values in _measures(videos, codec(videos), perceptual).items():
+            rows.setdefault(name, []).extend(values.tolist())
+    return {name: intervals.mean(values) for name, values in rows.items()}
+
+
+def _measures(videos: Videos, again: Videos, perceptual: Perceptual | None) -> dict[str, Float[np.ndarray, "B"]]:
+    found = {"psnr": image.psnr(videos, again).mean(axis=1)}
+    if min(videos.shape[2:4]) >= image.WINDOW:
+        found["ssim"] = image.ssim(videos, again).mean(axis=1)
+    if perceptual is not None:
+        one, other = (jnp.asarray(to_float(x)) for x in (videos, again))
+        found["lpips"] = np.asarray(jax.jit(type(perceptual).distance)(perceptual, one, other))
+    return found
+
+
+def table(rows: dict[str, Scores]) -> str:
+    """A line for each codec."""
+    names = list(next(iter(rows.values())))
+    lines = [f"{'':24}" + "".join(f"{name:>26}" for name in names)]
+    for codec, found in rows.items():
+        cells = [f"{found[name].mean:.3f} ({found[name].low:.3f} to {found[name].high:.3f})" for name in names]
+        lines.append(f"{codec:24}" + "".join(f"{cell:>26}" for cell in cells))
+    return "\n".join(lines)
+
+
+def compare(
+    codec: Codec,
+    compression: Compression,
+    source: Source,
+    data: ConfigDict,
+    split: str,
+    clips: int,
+    perceptual: Perceptual | None = None,
+) -> tuple[Protocol, dict[str, Scores]]:
+    """The scores of an autoencoder and of the floor under one protocol.
+
+    Raises:
+      UsageError: sizes that the strides do not divide, or fewer than two clips.
+    """
+    clips = min(clips, len(source))
+    if clips < 2:
+        raise UsageError(f"An interval needs at least 2 clips, and there are {clips}: add videos, or raise --clips.")
+    said = protocol(data, split, clips, compression)
+    codecs = {"autoencoder": codec, "floor": floor(compression)}
+    return said, {name: scores(each, source, clips, perceptual) for name, each in codecs.items()}
