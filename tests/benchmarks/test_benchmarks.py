@@ -45,7 +45,7 @@ def results(script, file, *flags):
 # The scripts
 
 
-@pytest.mark.parametrize("script", ["attention", "train_step", "kernels", "summary", "saving"])
+@pytest.mark.parametrize("script", ["attention", "train_step", "kernels", "summary", "saving", "autoencoder"])
 def test_help_answers(script):
     done = run(script, "--help")
     assert done.returncode == 0 and f"usage: python benchmarks/{script}.py" in done.stdout
@@ -77,6 +77,16 @@ def test_saving_writes_what_it_costs_and_refuses_what_it_cannot_train(tmp_path):
     assert "2 steps take" in shown and "3 turns of each" in shown
     failed = run("saving", "--config=experiments/bounce/autoencoder.py:smoke")
     assert failed.returncode == 2 and "is not an experiment of text to video" in failed.stderr
+
+
+def test_an_autoencoder_is_timed_both_ways(tmp_path):
+    flags = ("--width-factor=4", "--frames=5", "--height=16", "--width=16", "--chunk=1", "--seconds=0.01")
+    document, shown = results("autoencoder", tmp_path / "a.json", *flags)
+    assert [row["step"] for row in document["rows"]] == ["encode", "decode"]
+    for row in document["rows"]:
+        assert row["frames_per_second"] == pytest.approx(5000 / row["ms"]) and row["peak_of"] == "process"
+        assert row["peak_bytes"] > 2**20 and row["parameters"] > 10_000
+    assert document["ratios"] == [] and "frames/s" in shown
 
 
 def test_a_training_step_has_sensible_fields(monkeypatch):
