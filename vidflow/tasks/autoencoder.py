@@ -71,7 +71,7 @@ def measure_statistics(module: Any, params: Any, source: Source, batch_size: int
         for low in range(0, clips, batch_size)
         for high in [min(low + batch_size, clips)]
     ]
-    z = np.concatenate(latents).reshape(-1, module.channels).astype(np.float64)
+    z = np.concatenate(latents).reshape(-1, module.compression.channels).astype(np.float64)
     return Statistics(tuple(z.mean(axis=0).tolist()), tuple(np.maximum(z.std(axis=0), 1e-6).tolist()))
 
 
