@@ -111,19 +111,19 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return value
 
 
-def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name; bfloat16 ones become float32.
+def read_tensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a safetensors file by name, and its metadata.
 
     Raises:
       UsageError: no such file, or one that is not a whole safetensors file.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
-        raise UsageError(f"There are no weights at {path}: correct the path.") from None
+        raise UsageError(f"There are no weights at {path}: train first, or name another place.") from None
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a whole safetensors file ({error}): copy it again.") from None
+        raise UsageError(f"{path} is not a whole safetensors file ({error}): copy or train it again.") from None
 
 
 def digest(record: dict[str, Any]) -> str:

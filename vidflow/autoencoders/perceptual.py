@@ -88,7 +88,7 @@ def load(path: Any) -> Perceptual:
     Raises:
       UsageError: no such file, or a tensor that is missing or of another shape; names it.
     """
-    tensors = files.read_tensors(path)
+    tensors, _ = files.read_tensors(path)
     name = "vgg" if "net.slice1.2.weight" in tensors else "alex"
     kernels, biases, weights = [], [], []
     for number, stage in enumerate(NETWORKS[name].stages):

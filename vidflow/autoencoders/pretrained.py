@@ -105,7 +105,7 @@ def read(path: Any, like: Any) -> dict[str, np.ndarray]:
       UsageError: as `load`.
     """
     config, form = _described(path)
-    left = form.prepare(files.read_tensors(f"{path}/diffusion_pytorch_model.safetensors"))
+    left = form.prepare(files.read_tensors(f"{path}/diffusion_pytorch_model.safetensors")[0])
     found = {}
     for place, leaf in _flat(like).items():
         name = form.name(place, config)

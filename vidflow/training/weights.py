@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from vidflow import files
 from vidflow.errors import UsageError
 
 DIGEST = "sha256"  # of the tensors, in the metadata of a file
@@ -35,17 +36,11 @@ def load(path: Path) -> tuple[Any, dict[str, str]]:
     Raises:
       UsageError: no such file, or one that is not a whole safetensors file, or whose tensors were altered.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            flat, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-        if metadata.pop(DIGEST, None) not in (None, _digest(flat)):
-            raise UsageError(f"The tensors in {path} are not those that were written: copy or train it again.")
-        flat = {name: value.astype(np.float32) for name, value in flat.items()}
-        return traverse_util.unflatten_dict(flat, sep="/"), metadata
-    except FileNotFoundError:
-        raise UsageError(f"There are no weights at {path}: train first, or name another run.") from None
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a whole safetensors file ({error}): copy or train it again.") from None
+    flat, metadata = files.read_tensors(path)
+    if metadata.pop(DIGEST, None) not in (None, _digest(flat)):
+        raise UsageError(f"The tensors in {path} are not those that were written: copy or train it again.")
+    flat = {name: value.astype(np.float32) for name, value in flat.items()}
+    return traverse_util.unflatten_dict(flat, sep="/"), metadata
 
 
 def _digest(flat: dict[str, np.ndarray]) -> str:
