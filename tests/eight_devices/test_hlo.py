@@ -64,6 +64,19 @@ def test_flops_and_bytes_are_the_closed_forms():
     assert sent["all-gather", ("sequence",)] == 2 * LAYERS * kernel * 4 * 3 / 4
 
 
+def test_a_gradient_within_a_branch_counts_as_the_dearest_branch_alone():
+    mesh = make_mesh(data=2, sequence=4)
+    shapes = (8, WIDTH), (LAYERS, WIDTH, WIDTH)
+
+    def either(x, kernels):
+        return jax.lax.cond(x[0, 0] > 0, layers(), lambda x, kernels: (x @ kernels[0], kernels), x, kernels)
+
+    one, both = compiled(layers(), *shapes, mesh=mesh), compiled(either, *shapes, mesh=mesh)
+    assert any(i.operation == "conditional" for i, _ in both.instructions())
+    assert both.matrix_flops() == one.matrix_flops() > 0
+    assert totals(both, mesh)["reduce-scatter", ("sequence",)] == totals(one, mesh)["reduce-scatter", ("sequence",)]
+
+
 @pytest.mark.parametrize(
     ("operation", "share"), [("psum", 2 * 7 / 8), ("all_gather", 7), ("all_to_all", 7 / 8), ("ppermute", 1)]
 )

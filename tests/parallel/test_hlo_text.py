@@ -100,6 +100,36 @@ ENTRY %main (w: (s32[], f32[8,8], f32[5,8,8], f32[5,8,8])) -> (s32[], f32[8,8], 
 }
 """
 
+# A conditional whose second branch multiplies, in a computation that it calls.
+BRANCHES = """
+%cheap (a: f32[8,8]) -> f32[8,8] {
+  %a = f32[8,8]{1,0} parameter(0)
+  ROOT %negated = f32[8,8]{1,0} negate(%a)
+}
+
+%product (b: f32[8,8]) -> f32[8,8] {
+  %b = f32[8,8]{1,0} parameter(0)
+  ROOT %y = f32[8,8]{1,0} dot(%b, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%dear (c: f32[8,8]) -> f32[8,8] {
+  %c = f32[8,8]{1,0} parameter(0)
+  %once = f32[8,8]{1,0} fusion(%c), kind=kOutput, calls=%product
+  ROOT %twice = f32[8,8]{1,0} fusion(%once), kind=kOutput, calls=%product
+}
+
+%middling (d: f32[8,8]) -> f32[8,8] {
+  %d = f32[8,8]{1,0} parameter(0)
+  ROOT %only = f32[8,8]{1,0} fusion(%d), kind=kOutput, calls=%product
+}
+
+ENTRY %main (i: s32[], x: f32[8,8]) -> f32[8,8] {
+  %i = s32[] parameter(0)
+  %x = f32[8,8]{1,0} parameter(1)
+  ROOT %chosen = f32[8,8]{1,0} conditional(%i, %x, %x, %x), branch_computations={%cheap, %dear, %middling}
+}
+"""
+
 
 def test_a_collective_spread_over_fusions_counts_once_and_is_overlapped():
     spread, alone = sorted(Program(ASYNCHRONOUS).collectives(MESH), key=lambda c: c.overlapped is None)
@@ -130,3 +160,17 @@ def test_memory_traffic_counts_slices_and_updates_not_their_stacks():
 def test_a_loop_without_a_number_is_an_error():
     with pytest.raises(ValueError, match="loop cannot be read from its condition condition"):
         Program(LOOP.replace("constant(5)", "add(%j.1, %j.1)"))
+
+
+@pytest.mark.parametrize(
+    ("branches", "products"),
+    [
+        ("branch_computations={%cheap, %dear, %middling}", 2),
+        ("branch_computations={%cheap, %middling}", 1),
+        ("true_computation=%dear, false_computation=%cheap", 2),
+        ("true_computation=%cheap, false_computation=%middling", 1),
+    ],
+)
+def test_of_a_conditional_the_dearest_branch_counts(branches, products):
+    program = Program(BRANCHES.replace("branch_computations={%cheap, %dear, %middling}", branches))
+    assert program.matrix_flops() == products * 2 * 8**3

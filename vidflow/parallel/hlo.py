@@ -1,7 +1,8 @@
 """Reading a compiled program: what it sends and multiplies in one call, loops counted.
 
 XLA's own cost analysis counts the body of a loop once. Here the text of the optimised program is read as a graph of
-computations; a computation runs as often as its callers do, times the trip count where the caller is a loop.
+computations; a computation runs as often as its callers do, times the trip count where the caller is a loop. Of the
+branches of a conditional the dearest runs, as often as the conditional does: a call is planned for at its worst.
 """
 
 import math
@@ -24,7 +25,10 @@ FUSED_SCATTER = "all-reduce-scatter"
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<rest>.*)$")
 _HEADER = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{[^}]*?(?:S\((\d+)\))?\})?")
-_CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations|called_computations)=\{?(%?[\w.-]+(?:, ?%[\w.-]+)*)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|branch_computations|(?:true|false)_computation|called_computations)="
+    r"\{?(%?[\w.-]+(?:, ?%[\w.-]+)*)"
+)
 
 
 class Array(NamedTuple):
@@ -93,6 +97,7 @@ class Program:
             elif current is not None and (found := _INSTRUCTION.match(line)):
                 current.append(_instruction(found["name"], found["rest"]))
         self.shapes = {i.name: i.results for body in self.computations.values() for i in body}
+        self._costs: dict[str, tuple[float, int]] = {}
         self.runs = self._count_runs()
 
     def instructions(self) -> Iterator[tuple[Instruction, int]]:
@@ -124,9 +129,23 @@ class Program:
         for instruction in body:
             if instruction.operation in ("async-update", "async-done"):
                 continue  # they name the computation that their async-start has begun
+            called = _called(instruction)
+            if instruction.operation == "conditional":
+                called = [max(called, key=self._cost)]
             times = self.trip_count(instruction) if instruction.operation == "while" else 1
-            for names in _CALLED.findall(instruction.text):
-                yield from ((name.strip().lstrip("%"), times) for name in names.split(","))
+            yield from ((name, times) for name in called)
+
+    def _cost(self, name: str) -> tuple[float, int]:
+        """Of a computation and all that it calls: FLOPs, then bytes written, by which branches are compared."""
+        if name not in self._costs:
+            body = self.computations[name]
+            flops = sum(self._flops(instruction) for instruction in body)
+            written = sum(array.bytes for instruction in body for array in instruction.results)
+            for called, times in self._calls(body):
+                more = self._cost(called)
+                flops, written = flops + times * more[0], written + times * more[1]
+            self._costs[name] = flops, written
+        return self._costs[name]
 
     def trip_count(self, loop: Instruction) -> int:
         """How often the body of a `while` runs.
@@ -147,9 +166,8 @@ class Program:
     def _reached(self, name: str) -> Iterator[Instruction]:
         for instruction in self.computations[name]:
             yield instruction
-            for names in _CALLED.findall(instruction.text):
-                for called in names.split(","):
-                    yield from self._reached(called.strip().lstrip("%"))
+            for called in _called(instruction):
+                yield from self._reached(called)
 
     def collectives(self, mesh_shape: dict[str, int], slices: int = 1) -> list[Collective]:
         """All collectives that send anything, with the mesh axes they span.
@@ -266,6 +284,11 @@ def _instruction(name: str, rest: str) -> Instruction:
         for dtype, sides, space in _SHAPE.findall(shape)
     )
     return Instruction(name, operation.strip(), results, operands, rest)
+
+
+def _called(instruction: Instruction) -> list[str]:
+    """Names of the computations that an instruction calls; not the condition of a loop."""
+    return [name.strip().lstrip("%") for names in _CALLED.findall(instruction.text) for name in names.split(",")]
 
 
 def _balanced(text: str) -> tuple[str, str]:
