@@ -15,6 +15,7 @@ from einops import rearrange
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import ORDERS, Mask
 from vidflow.autoencoders.layers import CONV_NAMES, Features, Resized, conv_init, upsample
+from vidflow.autoencoders.winograd import convolve
 
 TINY = 1e-12  # a norm below it divides as if it were this
 
@@ -50,6 +51,7 @@ class CausalConv(nn.Module):
             padding="VALID",
             dtype=self.dtype,
             kernel_init=nn.with_logical_partitioning(conv_init, (None, None, None, *CONV_NAMES)),
+            conv_general_dilated=convolve,
             name="conv",
         )(x)
 

@@ -1,0 +1,67 @@
+"""Convolutions by Winograd's products are convolutions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vidflow.autoencoders.winograd import FEWEST, convolve
+
+ZEROS = [(0, 0), (1, 1), (1, 1)]
+
+
+def pair(taps=(3, 3, 3), features=(FEWEST, FEWEST + 4), **settings):
+    """The same layer twice, by its own products and by XLA's convolution, and its parameters."""
+    layers = [nn.Conv(features[1], taps, conv_general_dilated=way, **settings) for way in (convolve, None)]
+    params = layers[0].init(jax.random.key(0), jnp.zeros((1, 3, 3, 3, features[0])))
+    return [jax.jit(layer.apply) for layer in layers], params
+
+
+def farthest(a, b):
+    return float(jnp.abs(a - b).max() / b.std())
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 7)])
+@pytest.mark.parametrize(
+    ("taps", "padding"),
+    [((3, 3, 3), ZEROS), ((1, 3, 3), "SAME"), ((1, 1, 3), "SAME"), ((3, 3, 3), [(2, 0), (0, 2), (2, 1)])],
+)
+def test_results_and_gradients_are_those_of_a_convolution(size, taps, padding):
+    (ours, native), params = pair(taps, padding=padding)
+    x = jax.random.normal(jax.random.key(1), (2, *(n + t - 1 for n, t in zip(size, taps, strict=True)), FEWEST))
+    expected = native(params, x)
+    assert farthest(ours(params, x), expected) < 5e-5
+    weights = jax.random.normal(jax.random.key(2), expected.shape)
+    gradients = [
+        jax.grad(lambda p, x, f=f: (f(p, x) * weights).sum(), argnums=(0, 1))(params, x) for f in (ours, native)
+    ]
+    for found, true in zip(*map(jax.tree.leaves, gradients), strict=True):
+        assert farthest(found, true) < 5e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "features", "dtype"),
+    [
+        ({"strides": (1, 2, 2)}, (FEWEST, FEWEST), jnp.float32),
+        ({"kernel_dilation": 2}, (FEWEST, FEWEST), jnp.float32),
+        ({}, (FEWEST - 1, FEWEST), jnp.float32),
+        ({}, (FEWEST, 3), jnp.float32),
+        ({}, (FEWEST, FEWEST), jnp.bfloat16),
+    ],
+)
+def test_what_does_not_gain_by_it_is_left_alone(settings, features, dtype):
+    (ours, native), params = pair(features=features, padding="SAME", dtype=dtype, **settings)
+    x = jax.random.normal(jax.random.key(1), (1, 5, 6, 8, features[0]), dtype)
+    assert jnp.array_equal(ours(params, x), native(params, x))
+
+
+def test_only_a_cpu_goes_this_way():
+    (ours, _), params = pair(padding="SAME")
+    traced = ours.trace(params, jnp.zeros((1, 4, 4, 4, FEWEST)))
+    texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu", "cuda")}
+    assert {name: "stablehlo.convolution" in text for name, text in texts.items()} == {
+        "cpu": False,
+        "tpu": True,
+        "cuda": True,
+    }
+    assert "dot_general" in texts["cpu"] and "dot_general" not in texts["tpu"]
