@@ -6,8 +6,9 @@
       --config.data.path=my_videos --config.data.frames=33
 
 Writes evaluation.json into the run folder (name -> mean, low, high, n; intervals of 95%), protocol.json and, for a
-text-to-video run, samples/. Autoencoders are scored by PSNR, SSIM and, with --lpips=FILE, LPIPS, under one protocol
-that is printed with the numbers, beside a floor: a codec without learning that stores no more numbers than the latents.
+text-to-video run, samples/. Autoencoders are scored by PSNR, SSIM and, with --lpips=FILE and --i3d=FILE, LPIPS and
+rFVD, under one protocol that is printed with the numbers, beside a floor: a codec without learning that stores no more
+numbers than the latents.
 On bounce, a score such as bounce/shape is the share of samples in which the reader finds the shape that the prompt
 names; the reader's own accuracy on true clips and on reconstructions is printed beside it.
 """
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="sampling seeds, 0 to SEEDS - 1 (default: 3)")
     parser.add_argument("--clips", type=int, default=256, help="clips that are reconstructed (default: 256)")
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
+    parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
@@ -40,15 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     start()
     from vidflow.autoencoders import perceptual
+    from vidflow.metrics import i3d
     from vidflow.tasks import evaluation, reconstruction
 
-    judge = perceptual.load(args.lpips) if args.lpips else None
+    judges = reconstruction.Judges(
+        perceptual.load(args.lpips) if args.lpips else None, i3d.load(args.i3d) if args.i3d else None
+    )
     if args.autoencoder:
         config = configs.override(configs.load(args.config), overrides)
-        said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judge)
+        said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judges)
         print(reconstruction.table(rows))
     else:
-        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judge)
+        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judges)
         print(table(scores))
     print(said.card())
 

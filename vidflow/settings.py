@@ -45,8 +45,10 @@ def of_an_autoencoder() -> ConfigDict:
     config = of_a_run()
     config.task = "vidflow.tasks.autoencoder"
     config.losses = ConfigDict()  # weights; 0: not computed
-    for name in ("l1", "l2", "kl", "wavelet", "perceptual", "outliers", "consistency", "adversarial"):
+    for name in ("l1", "l2", "kl", "wavelet", "outliers", "consistency", "adversarial"):
         config.losses[name] = 0.0
+    config.losses.perceptual = 0.0  # LPIPS, of the weights that `lpips` names
+    config.losses.random_features = 0.0  # the same sum over a random network: needs no weights, and is not LPIPS
     config.hint_share = 0.0  # of the clips whose first frame the decoder is shown (H3AE's omni objective); model.hinted
     # Tiles in which it works once trained, and their overlap: latents along (time, height, width); (): none.
     config.tiles = ConfigDict({"size": (), "overlap": ()})

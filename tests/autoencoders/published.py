@@ -21,9 +21,13 @@ def tensor(name: str, shape: list[int]) -> np.ndarray:
     normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if name.endswith("gamma") or ("norm" in name and name.endswith("weight")):
         return (1 + 0.2 * normal).astype(np.float32)
+    if "running_var" in name or ("bn" in name and name.endswith("weight")):
+        return np.abs(1 + 0.2 * normal).astype(np.float32)
     if name.startswith("lin"):
         return np.abs(normal).astype(np.float32)  # of LPIPS: weights of squares
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
+    if "conv3d" in name:
+        fan_in /= 2  # of I3D: a rectifier after each of many layers halves the energy
     return (normal / fan_in**0.5).astype(np.float32)
 
 
@@ -54,6 +58,11 @@ def latents(frames: int, channels: int) -> np.ndarray:
 def pictures(seed: int) -> np.ndarray:
     """[2, 72, 64, 3] in [-1, 1]."""
     return np.random.default_rng(seed).uniform(-1, 1, (2, 72, 64, 3)).astype(np.float32)
+
+
+def films() -> np.ndarray:
+    """[2, 19, 50, 64, 3] in [-1, 1]."""
+    return np.random.default_rng(3).uniform(-1, 1, (2, 19, 50, 64, 3)).astype(np.float32)
 
 
 def golden(name: str) -> dict[str, np.ndarray]:

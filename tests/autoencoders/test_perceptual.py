@@ -35,3 +35,13 @@ def test_other_weights_are_refused(tmp_path):
         perceptual.load(tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="no weights at"):
         perceptual.load(tmp_path / "b.safetensors")
+
+
+def test_random_features_are_a_distance_under_a_name_of_their_own():
+    measure = perceptual.random_features()
+    one, other = (jnp.asarray(published.pictures(seed))[:, None] for seed in (0, 1))
+    slope = jax.jit(jax.value_and_grad(lambda one, other: measure.distance(one, other).sum()))
+    near, gradient = slope(one, one + 0.01 * other)
+    assert 0 < near < slope(one, other)[0] and jnp.abs(gradient).max() > 0
+    same, gradient = slope(one, one)
+    assert same < 1e-10 and np.isfinite(gradient).all() and measure.name == "random"

@@ -80,8 +80,28 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     (folder / published.FILE).write_bytes((folder / published.FILE).read_bytes()[:-100])
     with pytest.raises(UsageError, match="is not a whole safetensors file"):
         autoencoders.load(folder)
-    with pytest.raises(UsageError, match="A height of 12 pixels is not a positive multiple"):
-        autoencoders.load(published.write("wan", tmp_path)).encode(np.zeros((1, 1, 12, 16, 3), np.float32))
+
+
+def test_sizes_that_strides_do_not_divide_are_filled_up_and_cut(tmp_path):
+    model, video = autoencoders.load(published.write("wan", tmp_path)), published.video(5)[:, :, :11, :14]
+    filled = np.pad(video, ((0, 0), (0, 0), (0, 5), (0, 2), (0, 0)), mode="edge")
+    z, expected = model.encode(video).mean, model.encode(filled).mean
+    assert jnp.array_equal(z, expected) and z.shape[2:4] == (2, 2)
+    assert jnp.array_equal(model.decode(z, 5, (11, 14)), model.decode(z, 5)[:, :, :11, :14])
+    assert model.decode(model.encode(video[:, :1, :1, :1]).mean, 1, (1, 1)).shape == (1, 1, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("video", "reach"),
+    [
+        (np.full((1, 1, 8, 8, 3), 255.0, np.float32), "255 to 255"),
+        (np.full((1, 1, 8, 8, 3), -1.1, np.float32), "-1.1 to -1.1"),
+        (np.full((1, 1, 8, 8, 3), np.nan, np.float32), "nan to nan"),
+    ],
+)
+def test_pixels_of_another_range_are_refused(video, reach, tmp_path):
+    with pytest.raises(UsageError, match=f"go from {reach}: of bytes, give video / 127.5 - 1"):
+        autoencoders.load(published.write("wan", tmp_path)).encode(video)
 
 
 # Images

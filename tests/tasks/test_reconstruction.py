@@ -11,6 +11,7 @@ from tests.tasks.experiments import AUTOENCODER
 from vidflow import evaluate
 from vidflow.autoencoders.latents import Compression
 from vidflow.errors import UsageError
+from vidflow.metrics import i3d
 from vidflow.tasks import reconstruction
 
 
@@ -63,6 +64,18 @@ def test_a_published_model_is_scored_beside_the_floor(tmp_path, capsys):
     evaluate.main([*command, "--config.data.frames=5"])
     said = capsys.readouterr().out
     assert all(word in said for word in ("psnr", "ssim", "lpips", "autoencoder", "floor", "3 clips of bounce level 0"))
+
+
+def test_the_distance_of_all_clips_is_in_the_table_without_an_interval(tmp_path):
+    save_file(published.tensors("i3d"), tmp_path / "i3d.safetensors")
+    judges = reconstruction.Judges(i3d=i3d.load(tmp_path / "i3d.safetensors"))
+    source = [{"video": waves(2)[0]}, {"video": 255 - waves(3)[0, 1:] // 2}]
+    rows = {
+        name: reconstruction.scores(codec, source, 2, judges)
+        for name, codec in (("moved", lambda v: np.roll(v, 1, axis=2)), ("black", np.zeros_like))
+    }
+    assert 0 < rows["moved"]["rfvd"].mean < rows["black"]["rfvd"].mean
+    assert reconstruction.table({"black": rows["black"]}).splitlines()[1].endswith(f" {rows['black']['rfvd'].mean:.3f}")
 
 
 def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vidflow.errors import UsageError
-from vidflow.typing import Latents, RowKeys
+from vidflow.typing import Latents, RowKeys, Video
+
+ROUNDING = 1e-3  # of pixels that another program computed
 
 
 class Compression(NamedTuple):
@@ -39,10 +41,39 @@ class Compression(NamedTuple):
                 )
         return self.latent_frames(frames), height // self.height, width // self.width, self.channels
 
+    def whole(self, height: int, width: int) -> tuple[int, int]:
+        """The nearest height and width, no smaller, that the strides divide."""
+        return -(-height // self.height) * self.height, -(-width // self.width) * self.width
+
+    def filled(self, video: Video) -> Float[Array, "B T _ _ 3"]:
+        """The video with its last row and column repeated until the strides divide height and width.
+
+        Those of the reconstruction that are beyond the video's own size are to be cut off again.
+        """
+        height, width = self.whole(*video.shape[2:4])
+        pads = ((0, 0), (0, 0), (0, height - video.shape[2]), (0, width - video.shape[3]), (0, 0))
+        return jnp.pad(video, pads, mode="edge")
+
     def latent_frames(self, frames: int) -> int:
         """Latents along time of so many frames."""
         alone = int(self.first_alone)
         return alone + -((alone - frames) // self.time)
+
+
+def check_range(video: Any) -> None:
+    """Whether pixels are in [-1, 1].
+
+    Raises:
+      UsageError: they are not, or not numbers; values that are being traced are not looked at.
+    """
+    if isinstance(video, jax.core.Tracer):
+        return
+    low, high = float(jnp.min(video)), float(jnp.max(video))
+    if not (low >= -1 - ROUNDING and high <= 1 + ROUNDING):
+        raise UsageError(
+            f"Pixels of a video are numbers in [-1, 1], and these go from {low:.4g} to {high:.4g}: of bytes, give "
+            "video / 127.5 - 1."
+        )
 
 
 @flax.struct.dataclass

@@ -2,6 +2,8 @@
 
 The weights are not part of this package. A safetensors file with the tensors of `lpips.LPIPS(net="vgg")`, or "alex", of
 the PyPI package lpips serves: `safetensors.torch.save_file(model.state_dict(), FILE)`, leaving out the copies "lins.*".
+
+Without weights there is `random_features`, which is another measure and never goes by the name of LPIPS.
 """
 
 from typing import Any, NamedTuple
@@ -42,17 +44,19 @@ NETWORKS = {
         (_three(0, 2), _three(5, 7), _three(10, 12, 14), _three(17, 19, 21), _three(24, 26, 28)), 2, (1, 2, 3, 4)
     ),
     "alex": Network((((0, 11, 4, 2),), ((3, 5, 1, 2),), _three(6), _three(8), _three(10)), 3, (1, 2)),
+    "random": Network((_three(0), _three(2), _three(4)), 2, (1, 2)),
 }
+RANDOM_WIDTHS = (32, 64, 128)
 
 
 @flax.struct.dataclass
 class Perceptual:
-    """LPIPS with its weights.
+    """LPIPS with its weights, or the same sum over the features of a random network.
 
     Attributes:
       kernels, biases: of each convolution, by stage.
       weights: of each stage's features.
-      name: of the network, "vgg" or "alex".
+      name: of the network, "vgg", "alex" or "random".
     """
 
     kernels: Any
@@ -61,7 +65,7 @@ class Perceptual:
     name: str = flax.struct.field(pytree_node=False)
 
     def distance(self, one: Video, other: Video) -> Float[Array, "B"]:
-        """The mean over frames of the LPIPS distance; pixels in [-1, 1], passes gradients."""
+        """The mean over frames of the distance; pixels in [-1, 1], passes gradients."""
         pairs = zip(self._features(one), self._features(other), self.weights, strict=True)
         frames = sum((jnp.square(_unit(a) - _unit(b)) @ weight).mean(axis=(1, 2)) for a, b, weight in pairs)
         return frames.reshape(one.shape[0], -1).mean(axis=1)
@@ -97,6 +101,22 @@ def load(path: Any) -> Perceptual:
         biases.append(tuple(_found(tensors, f"{p}.bias", path, 1) for p in prefixes))
         weights.append(_found(tensors, f"lin{number}.model.1.weight", path, 4).reshape(-1))
     return Perceptual(tuple(kernels), tuple(biases), tuple(weights), name)
+
+
+def random_features() -> Perceptual:
+    """A stand-in that needs no weights: distances in the features of three convolutions drawn once and for all.
+
+    Random features weigh edges and textures against flat areas, as trained ones do, but know nothing of what people
+    see: **not LPIPS**, and no number of it compares with one of LPIPS.
+    """
+    random, features, kernels = np.random.default_rng(0), 3, []
+    for width in RANDOM_WIDTHS:
+        kernel = random.standard_normal((3, 3, features, width)) * np.sqrt(2 / (9 * features))
+        kernels.append((kernel.astype(np.float32),))
+        features = width
+    biases = tuple((np.zeros(width, np.float32),) for width in RANDOM_WIDTHS)
+    weights = tuple(np.full(width, 1 / width, np.float32) for width in RANDOM_WIDTHS)
+    return Perceptual(tuple(kernels), biases, weights, "random")
 
 
 def _found(tensors: dict[str, np.ndarray], name: str, path: Any, axes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     wan = vidflow.autoencoders.load("Wan2.1-T2V-14B-Diffusers/vae")
     z = wan.encode(video).mean                      # the raw posterior
-    again = wan.decode(z, video.shape[1])
+    again = wan.decode(z, video.shape[1], video.shape[2:4])
     wan.statistics.normalise(z)                     # what its diffusion model sees
 
 An image autoencoder (`AutoencoderKL`) comes inflated, as Movie Gen's (section 3.1.1): its weights in the spatial layers
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from vidflow import files
 from vidflow.autoencoders.causal3d import HUNYUAN_VIDEO, WAN, CausalAutoencoder
-from vidflow.autoencoders.latents import Compression, Posterior, Statistics
+from vidflow.autoencoders.latents import Compression, Posterior, Statistics, check_range
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.errors import UsageError
 from vidflow.typing import Video
@@ -45,7 +45,9 @@ class Pretrained:
         self, module: CausalAutoencoder | TemporalAutoencoder, params: Any, statistics: Statistics, clips: bool
     ) -> None:
         self.module, self.params, self.statistics, self.clips = module, params, statistics, clips
-        self._encode = jax.jit(lambda params, video: module.apply(params, video, method="encode"))
+        self._encode = jax.jit(
+            lambda params, video: module.apply(params, module.compression.filled(video), method="encode")
+        )
         self._decode = jax.jit(
             lambda params, z, frames: module.apply(params, z, frames, method="decode"), static_argnums=2
         )
@@ -57,15 +59,22 @@ class Pretrained:
     def encode(self, video: Float[Array | np.ndarray, "B T H W 3"]) -> Posterior:
         """The posterior over latents [B, t, h, w, c] of a video in [-1, 1].
 
+        Where the strides do not divide height or width, its last row and column are repeated until they do.
+
         Raises:
-          UsageError: a height or width that the strides do not divide.
+          UsageError: pixels beyond [-1, 1].
         """
-        self.compression.latent_shape(*video.shape[1:4])
+        check_range(video)
         return self._encode(self.params, video)
 
-    def decode(self, latents: Float[Array | np.ndarray, "B t h w c"], num_frames: int) -> Video:
-        """The first `num_frames` frames of the video with these latents, which are not normalised."""
+    def decode(
+        self, latents: Float[Array | np.ndarray, "B t h w c"], num_frames: int, size: tuple[int, int] | None = None
+    ) -> Video:
+        """The first `num_frames` frames of the video with these latents, which are not normalised; of each frame, with
+        a `size`, the upper left so many rows and columns."""
         video = self._decode(self.params, latents, num_frames)
+        if size is not None:
+            video = video[:, :, : size[0], : size[1]]
         return jnp.clip(video, -1.0, 1.0) if self.clips else video
 
 

@@ -19,7 +19,7 @@ from vidflow.typing import Latents, RowKeys, Video
 
 Metrics = dict[str, jax.Array]
 OF_PIXELS = {"l1": losses.l1, "l2": losses.l2, "wavelet": losses.wavelet}
-KNOWN = (*OF_PIXELS, "perceptual", "kl", "outliers", "consistency", "adversarial")
+KNOWN = (*OF_PIXELS, "perceptual", "random_features", "kl", "outliers", "consistency", "adversarial")
 
 
 class Recipe(NamedTuple):
@@ -77,6 +77,8 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
     pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
     if "perceptual" in weights:
         pixels["perceptual"] = jax.tree.map(jnp.asarray, perceptual.load(config.lpips)).distance
+    if "random_features" in weights:
+        pixels["random_features"] = jax.tree.map(jnp.asarray, perceptual.random_features()).distance
     critic = make_discriminator(config)
     return Recipe(module, weights, pixels, critic, config.discriminator, config.hint_share, tiles, config.tile_share)
 

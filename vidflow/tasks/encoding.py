@@ -20,8 +20,10 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     """Encodes the clips of `data` (see data.sources) into a cache in `folder`, going on where a last call stopped.
 
     Raises:
-      UsageError: the folder holds a cache of other data or of another autoencoder, or the data are refused.
+      UsageError: the folder holds a cache of other data or of another autoencoder, the data are refused, or their
+        height or width is not one that the autoencoder's strides divide.
     """
+    autoencoder.compression.latent_shape(data.frames, data.height, data.width)
     clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in HOW}
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     recipe |= {"tiles": [list(part) for part in autoencoder.tiles]} if autoencoder.tiles else {}

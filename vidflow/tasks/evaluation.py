@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from vidflow import autoencoders, files
 from vidflow import config as configs
-from vidflow.autoencoders.perceptual import Perceptual
 from vidflow.data import video
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.data.sources import make_source, to_bytes, to_float
@@ -23,7 +22,7 @@ from vidflow.metrics.intervals import Interval
 from vidflow.tasks import frozen_autoencoder, generation, reconstruction
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 from vidflow.tasks.generation import Generator
-from vidflow.tasks.reconstruction import Protocol
+from vidflow.tasks.reconstruction import NO_JUDGES, Judges, Protocol
 from vidflow.training import run_folder
 from vidflow.worlds.bounce import grammar, reader, scene
 
@@ -52,7 +51,7 @@ class Sample(NamedTuple):
 
 
 def autoencoder_scores(
-    autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, perceptual: Perceptual | None
+    autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, judges: Judges
 ) -> tuple[Protocol, Scores]:
     """`autoencoder/psnr` and so on, and `floor/psnr` and so on (see `tasks.reconstruction`), and what they are of.
 
@@ -61,7 +60,7 @@ def autoencoder_scores(
     """
     source = make_source(data, seed=seed, split="test")
     codec, split = partial(reconstruct, autoencoder), "held out" if data.source == "bounce" else "the first ones"
-    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, split, clips, perceptual)
+    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, split, clips, judges)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
     if data.source == "bounce":
         shown = [source[index] for index in range(said.clips)]
@@ -76,9 +75,9 @@ def reconstruct(
     autoencoder: FrozenAutoencoder, videos: UInt8[np.ndarray, "B T H W 3"]
 ) -> UInt8[np.ndarray, "B T H W 3"]:
     """Encoded and decoded, in batches."""
-    frames = videos.shape[1]
+    frames, size = videos.shape[1], videos.shape[2:4]
     parts = [videos[low : low + BATCH] for low in range(0, len(videos), BATCH)]
-    return np.concatenate([autoencoder.decode(autoencoder.encode(part), frames) for part in parts])
+    return np.concatenate([autoencoder.decode(autoencoder.encode(part), frames, size) for part in parts])
 
 
 def score(clip: UInt8[np.ndarray, "T H W 3"], prompt: str) -> dict[str, bool | float]:
@@ -189,7 +188,7 @@ def data_of(config: ConfigDict) -> ConfigDict:
 
 
 def evaluate(
-    run: Path, prompts: int, seeds: Sequence[int], clips: int, perceptual: Perceptual | None = None
+    run: Path, prompts: int, seeds: Sequence[int], clips: int, judges: Judges = NO_JUDGES
 ) -> tuple[Protocol, Scores]:
     """Evaluates what the run holds and writes evaluation.json, protocol.json and samples/.
 
@@ -201,7 +200,7 @@ def evaluate(
     config = run_folder.read_config(run)
     data = data_of(config)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
-    said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, perceptual)
+    said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
     if "sampling" in config:
         generator = generation.load(run)
         if data.source == "bounce":
@@ -218,7 +217,7 @@ def evaluate(
 
 
 def evaluate_published(
-    folder: str, data: ConfigDict, seed: int, clips: int, perceptual: Perceptual | None = None
+    folder: str, data: ConfigDict, seed: int, clips: int, judges: Judges = NO_JUDGES
 ) -> tuple[Protocol, dict[str, Scores]]:
     """The protocol and the scores of an autoencoder that others trained (see `vidflow.autoencoders.load`) and of
     the floor.
@@ -229,8 +228,9 @@ def evaluate_published(
     model = autoencoders.load(folder)
 
     def codec(videos: UInt8[np.ndarray, "B T H W 3"]) -> UInt8[np.ndarray, "B T H W 3"]:
-        return to_bytes(np.asarray(model.decode(model.encode(to_float(videos)).mean, videos.shape[1])))
+        z = model.encode(to_float(videos)).mean
+        return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
 
     source = make_source(data, seed=seed, split="test")
     split = "held out" if data.source == "bounce" else "the first ones"
-    return reconstruction.compare(codec, model.compression, source, data, split, clips, perceptual)
+    return reconstruction.compare(codec, model.compression, source, data, split, clips, judges)

@@ -111,19 +111,24 @@ class FrozenAutoencoder:
         module = make_model(model)
         self.compression: Compression = module.compression
         encode, decode = encode_with(module, tiles), decode_with(module, tiles)
-        self._encode = jax.jit(lambda params, video: statistics.normalise(encode(params, video).mean))
+        fill = self.compression.filled
+        self._encode = jax.jit(lambda params, video: statistics.normalise(encode(params, fill(video)).mean))
         self._decode = jax.jit(
             lambda params, z, frames: decode(params, statistics.denormalise(z), frames), static_argnums=2
         )
 
     def encode(self, video: UInt8[np.ndarray, "B T H W 3"]) -> Float[np.ndarray, "B t h w C"]:
-        """The normalised posterior mean."""
-        self.compression.latent_shape(*video.shape[1:4])
+        """The normalised posterior mean; of a height or width that the strides do not divide, see
+        `Compression.filled`."""
         return np.asarray(self._encode(self.params, to_float(video)))
 
-    def decode(self, latents: Float[Array | np.ndarray, "B t h w C"], frames: int) -> UInt8[np.ndarray, "B T H W 3"]:
-        """The first `frames` frames of the video with these normalised latents."""
-        return to_bytes(np.asarray(self._decode(self.params, latents, frames)))
+    def decode(
+        self, latents: Float[Array | np.ndarray, "B t h w C"], frames: int, size: tuple[int, int] | None = None
+    ) -> UInt8[np.ndarray, "B T H W 3"]:
+        """The first `frames` frames of the video with these normalised latents; of each frame, with a `size`, the upper
+        left so many rows and columns."""
+        video = np.asarray(self._decode(self.params, latents, frames))
+        return to_bytes(video if size is None else video[:, :, : size[0], : size[1]])
 
 
 def save(folder: Path, model: ConfigDict, params: Any, statistics: Statistics) -> None:

@@ -19,7 +19,8 @@ from vidflow.autoencoders.perceptual import Perceptual
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import to_bytes, to_float
 from vidflow.errors import UsageError
-from vidflow.metrics import image, intervals
+from vidflow.metrics import frechet, image, intervals
+from vidflow.metrics.i3d import I3D
 from vidflow.metrics.intervals import Interval
 
 Videos = UInt8[np.ndarray, "B T H W 3"]
@@ -60,10 +61,20 @@ class Protocol(NamedTuple):
         )
 
 
+class Judges(NamedTuple):
+    """Networks that others trained, of which a score needs the weights."""
+
+    perceptual: Perceptual | None = None
+    i3d: I3D | None = None
+
+
+NO_JUDGES = Judges()
+
+
 def protocol(data: ConfigDict, split: str, clips: int, compression: Compression) -> Protocol:
     """That of so many clips of `data` under an autoencoder of this compression."""
     name = data.path or f"{data.source} level {data.level}"
-    shape = compression.latent_shape(data.frames, data.height, data.width)
+    shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
     elements = int(np.prod(shape))
     return Protocol(name, split, clips, data.frames, data.fps or 0.0, data.height, data.width, words, elements)
@@ -75,7 +86,7 @@ def floor(compression: Compression) -> Codec:
 
     def codec(videos: Videos) -> Videos:
         frames, height, width = videos.shape[1:4]
-        t, h, w, channels = compression.latent_shape(frames, height, width)
+        t, h, w, channels = compression.latent_shape(frames, *compression.whole(height, width))
         scale = np.sqrt(h * w * channels / (3 * height * width))
         small = (max(int(height * scale), 1), max(int(width * scale), 1))
         kept = np.round(np.linspace(0, frames, t, endpoint=False)).astype(int)
@@ -91,14 +102,24 @@ def _through(videos: jax.Array, small: tuple[int, int]) -> jax.Array:
     return jax.image.resize(less, shape, "cubic")
 
 
-def scores(codec: Codec, source: Source, clips: int, perceptual: Perceptual | None = None) -> Scores:
-    """`psnr` in dB, `ssim` where pictures are large enough and, with its weights, `lpips` of the first clips."""
+def scores(codec: Codec, source: Source, clips: int, judges: Judges = NO_JUDGES) -> Scores:
+    """Of the first clips: `psnr` in dB, `ssim` where pictures are large enough, and with their judges `lpips` and
+    `rfvd`, the Frechet distance of all reconstructions from all clips, which is one number and has no interval."""
     rows: dict[str, list[float]] = {}
+    features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for low in range(0, clips, BATCH):
         videos = np.stack([source[index]["video"] for index in range(low, min(low + BATCH, clips))])
-        for name, values in _measures(videos, codec(videos), perceptual).items():
+        again = codec(videos)
+        for name, values in _measures(videos, again, judges.perceptual).items():
             rows.setdefault(name, []).extend(values.tolist())
-    return {name: intervals.mean(values) for name, values in rows.items()}
+        if judges.i3d is not None:
+            for found, shown in zip(features, (videos, again), strict=True):
+                found.append(np.asarray(jax.jit(I3D.logits)(judges.i3d, jnp.asarray(to_float(shown)))))
+    found = {name: intervals.mean(values) for name, values in rows.items()}
+    if judges.i3d is not None:
+        distance = frechet.distance(*map(np.concatenate, features))
+        found["rfvd"] = Interval(distance, distance, distance, clips)
+    return found
 
 
 def _measures(videos: Videos, again: Videos, perceptual: Perceptual | None) -> dict[str, Float[np.ndarray, "B"]]:
@@ -116,9 +137,14 @@ def table(rows: dict[str, Scores]) -> str:
     names = list(next(iter(rows.values())))
     lines = [f"{'':24}" + "".join(f"{name:>26}" for name in names)]
     for codec, found in rows.items():
-        cells = [f"{found[name].mean:.3f} ({found[name].low:.3f} to {found[name].high:.3f})" for name in names]
+        cells = [_cell(found[name]) for name in names]
         lines.append(f"{codec:24}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
+
+
+def _cell(score: Interval) -> str:
+    interval = f" ({score.low:.3f} to {score.high:.3f})" if score.low < score.high else ""
+    return f"{score.mean:.3f}{interval}"
 
 
 def compare(
@@ -128,16 +154,16 @@ def compare(
     data: ConfigDict,
     split: str,
     clips: int,
-    perceptual: Perceptual | None = None,
+    judges: Judges = NO_JUDGES,
 ) -> tuple[Protocol, dict[str, Scores]]:
     """The scores of an autoencoder and of the floor under one protocol.
 
     Raises:
-      UsageError: sizes that the strides do not divide, or fewer than two clips.
+      UsageError: fewer than two clips.
     """
     clips = min(clips, len(source))
     if clips < 2:
         raise UsageError(f"An interval needs at least 2 clips, and there are {clips}: add videos, or raise --clips.")
     said = protocol(data, split, clips, compression)
     codecs = {"autoencoder": codec, "floor": floor(compression)}
-    return said, {name: scores(each, source, clips, perceptual) for name, each in codecs.items()}
+    return said, {name: scores(each, source, clips, judges) for name, each in codecs.items()}
