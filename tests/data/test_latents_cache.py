@@ -17,8 +17,8 @@ def encode(indices):
     return latents, [f"clip {i}" for i in indices]
 
 
-def write(folder, clips=10, encode=encode, recipe=RECIPE):
-    return list(latents_cache.write(folder, recipe, clips, encode))
+def write(folder, clips=10, encode=encode, recipe=RECIPE, share=latents_cache.ALL):
+    return list(latents_cache.write(folder, recipe, clips, encode, share))
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def small_parts(monkeypatch):
 
 
 def test_what_is_written_is_read_at_random(tmp_path):
-    assert write(tmp_path) == [4, 8, 10]
+    assert write(tmp_path) == [4, 4, 2]
     source = LatentsSource(tmp_path)
     assert len(source) == 10 and source.latent_shape == (1, 2, 2, 3)
     for index in (9, 0, 5):
@@ -52,6 +52,26 @@ def test_an_interrupted_write_is_not_whole_and_goes_on_where_it_stopped(tmp_path
     write(tmp_path, encode=lambda indices: made.append(indices) or encode(indices))
     assert made == [range(8, 10)]
     assert len(LatentsSource(tmp_path)) == 10
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_shares_of_a_cache_are_whole_together(order, tmp_path):
+    """The last of them says so; what they wrote is what one process writes."""
+    shares = [latents_cache.parse_share(f"{number}/2") for number in order]
+    assert sum(latents_cache.clips_in(10, share) for share in shares) == 10
+    write(tmp_path / "shared", share=shares[0])
+    assert not latents_cache.is_whole(tmp_path / "shared", RECIPE)
+    write(tmp_path / "shared", share=shares[1])
+    write(tmp_path / "one")
+    assert latents_cache.is_whole(tmp_path / "shared", RECIPE)
+    for ours, theirs in zip(LatentsSource(tmp_path / "shared"), LatentsSource(tmp_path / "one"), strict=True):
+        assert ours["caption"] == theirs["caption"] and (ours["latents"] == theirs["latents"]).all()
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/2/3", "a/b", "1/0"])
+def test_no_such_share(text):
+    with pytest.raises(UsageError, match=f"'{text}' is no share: the second of eight is --share=2/8"):
+        latents_cache.parse_share(text)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

@@ -4,15 +4,17 @@
     part-00000.safetensors `latents` [n, t, h, w, c] float16, normalised
     part-00000.json        captions, and the digest of the latents file beside it
 
-Parts are written whole or not at all, so an interrupted encode goes on with the first missing part.
+Parts are written whole or not at all, so an interrupted encode goes on with the first missing part, and several
+processes can each write a share of them.
 """
 
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -26,13 +28,44 @@ CLIPS_PER_PART = 1024
 Part = tuple[Float[np.ndarray, "n t h w c"], Sequence[str]]
 
 
-def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[range], Part]) -> Iterator[int]:
-    """Writes the missing parts of a cache of `clips` clips and yields the number of clips done after each.
+class Share(NamedTuple):
+    """Every `of`-th part, from number `index` on, counted from 0."""
+
+    index: int = 0
+    of: int = 1
+
+    def of_parts(self, parts: int) -> range:
+        """Their numbers."""
+        return range(self.index, parts, self.of)
+
+
+ALL = Share()
+
+
+def parse_share(text: str) -> Share:
+    """From "2/8", counted from 1.
+
+    Raises:
+      UsageError: other words, or no such share.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"'{text}' is no share: the second of eight is --share=2/8.")
+    return Share(int(found[1]) - 1, int(found[2]))
+
+
+def write(
+    folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[range], Part], share: Share = ALL
+) -> Iterator[int]:
+    """Writes the missing parts of a cache of `clips` clips, or a share of them, and yields the number of clips of each.
+
+    The cache is whole when every part is: whichever process sees that at its end says so.
 
     Args:
       folder: of the cache; made if absent.
       recipe: what the latents depend on (data, autoencoder digest), JSON values.
       encode: latents and captions of a range of clip indices.
+      share: of the parts, which this process writes; others write the rest into the same folder.
 
     Raises:
       UsageError: the folder holds a cache, or the start of one, of another recipe.
@@ -43,14 +76,20 @@ def write(folder: Path, recipe: dict[str, Any], clips: int, encode: Callable[[ra
     if begun.exists() and files.read_record(begun) != recipe:
         raise UsageError(f"{folder} holds latents of other data or another autoencoder: use another folder.")
     files.write_record(begun, recipe)
-    parts = [range(low, min(low + CLIPS_PER_PART, clips)) for low in range(0, clips, CLIPS_PER_PART)]
-    for number, indices in enumerate(parts):
+    parts = _parts(clips)
+    for number in share.of_parts(len(parts)):
         if not _part_is_whole(folder, number):
-            latents, captions = encode(indices)
+            latents, captions = encode(parts[number])
             _write_part(folder, number, latents, captions)
-        yield indices.stop
-    index = {"recipe": recipe, "clips": clips, "parts": len(parts)}
-    files.write_record(folder / "latents.json", index)
+        yield len(parts[number])
+    if all(number % share.of == share.index or _part_is_whole(folder, number) for number in range(len(parts))):
+        files.write_record(folder / "latents.json", {"recipe": recipe, "clips": clips, "parts": len(parts)})
+
+
+def clips_in(clips: int, share: Share) -> int:
+    """How many of so many clips a share has."""
+    parts = _parts(clips)
+    return sum(len(parts[number]) for number in share.of_parts(len(parts)))
 
 
 def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
@@ -100,6 +139,10 @@ class LatentsSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         part, place = divmod(index, CLIPS_PER_PART)
         return {"latents": self._latents[part][place].astype(np.float32), "caption": self._captions[index]}
+
+
+def _parts(clips: int) -> list[range]:
+    return [range(low, min(low + CLIPS_PER_PART, clips)) for low in range(0, clips, CLIPS_PER_PART)]
 
 
 def _names(folder: Path, number: int) -> tuple[Path, Path]:

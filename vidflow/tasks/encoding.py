@@ -1,23 +1,30 @@
 """Clips to cached latents."""
 
 import json
+import math
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vidflow import config as configs
 from vidflow.data import latents_cache
+from vidflow.data.latents_cache import Share
 from vidflow.data.sources import make_source
+from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
 HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
 
 
-def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path) -> None:
-    """Encodes the clips of `data` (see data.sources) into a cache in `folder`, going on where a last call stopped.
+def encode_clips(
+    data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path, share: Share = latents_cache.ALL
+) -> None:
+    """Encodes the clips of `data` (see data.sources), or a share of them, into a cache in `folder`, going on where a
+    last call stopped. A batch is spread over the devices of this process.
 
     Raises:
       UsageError: the folder holds a cache of other data or of another autoencoder, the data are refused, or their
@@ -32,17 +39,22 @@ def encode_clips(data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, fo
     folder.mkdir(parents=True, exist_ok=True)
     source = make_source(data, seed=seed, manifest=folder / "data.json")
 
+    devices = math.gcd(BATCH, jax.local_device_count())
+    place = batch_sharding(make_mesh(data=devices, devices=jax.local_devices()))
+
     def encode(indices: range) -> latents_cache.Part:
         latents, captions = [], []
         for low in range(indices.start, indices.stop, BATCH):
             clips = [source[index] for index in range(low, min(low + BATCH, indices.stop))]
             # Full batches only, the last one padded, so that the encoder compiles once.
             videos = np.stack([clips[min(i, len(clips) - 1)]["video"] for i in range(BATCH)])
-            latents.append(autoencoder.encode(videos)[: len(clips)])
+            latents.append(autoencoder.encode(videos, place)[: len(clips)])
             captions += [clip["caption"] for clip in clips]
             bar.update(len(clips))
         return np.concatenate(latents), captions
 
-    with tqdm(total=len(source), unit="clip", dynamic_ncols=True, desc="encode") as bar:
-        for done in latents_cache.write(folder, recipe, len(source), encode):
-            bar.update(done - bar.n)
+    before = 0
+    with tqdm(total=latents_cache.clips_in(len(source), share), unit="clip", dynamic_ncols=True, desc="encode") as bar:
+        for clips in latents_cache.write(folder, recipe, len(source), encode, share):
+            before += clips
+            bar.update(before - bar.n)  # a part that was there already

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
@@ -117,10 +118,13 @@ class FrozenAutoencoder:
             lambda params, z, frames: decode(params, statistics.denormalise(z), frames), static_argnums=2
         )
 
-    def encode(self, video: UInt8[np.ndarray, "B T H W 3"]) -> Float[np.ndarray, "B t h w C"]:
+    def encode(
+        self, video: UInt8[np.ndarray, "B T H W 3"], place: Sharding | None = None
+    ) -> Float[np.ndarray, "B t h w C"]:
         """The normalised posterior mean; of a height or width that the strides do not divide, see
-        `Compression.filled`."""
-        return np.asarray(self._encode(self.params, to_float(video)))
+        `Compression.filled`. With a `place`, where its rows lie."""
+        pixels = to_float(video)
+        return np.asarray(self._encode(self.params, pixels if place is None else jax.device_put(pixels, place)))
 
     def decode(
         self, latents: Float[Array | np.ndarray, "B t h w C"], frames: int, size: tuple[int, int] | None = None
