@@ -3,7 +3,8 @@
 Four neighbours y of a row follow from six of x and three taps g by six products, not twelve, y = A [(G g) * (B x)]
 (Lavin and Gray 2016, arXiv:1509.09308, section 4), each of them a matrix product over features: taps along time are
 stacked with the features that go in, taps along height with those that come out. XLA has fast matrix products on a CPU
-but only half as fast convolutions, so there this is two to three times their speed; other devices keep their own.
+but slower convolutions, so there this is about twice their speed on pictures of 32 pixels and more, and theirs on small
+ones (benchmarks/RESULTS.md); other devices keep their own.
 Results agree with the direct sum to about 2e-5 of their deviation; of numbers shorter than float32 the sums before and
 after the products would lose too much, so they go the direct way.
 """
@@ -21,6 +22,7 @@ FEWEST = 64  # features; with fewer the sums around the products cost much of wh
 
 # Lavin and Gray's G, for interpolation at 0, 1, -1, 2, -2 and infinity; a row for each product.
 TAPS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / np.float32(24)
+
 Padded = Float[Array, "B _ _ _ C"]
 Convolved = Float[Array, "B _ _ _ O"]
 
