@@ -1,6 +1,5 @@
 """Writes `goldens/` with PyTorch and diffusers, which no test needs: python -m tests.autoencoders.make_goldens"""
 
-import json
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLHunyuanVideo, AutoencoderKLWan
@@ -54,12 +53,9 @@ def channels_first(x):
 
 def main():
     for name, model in MODELS.items():
-        folder = published.GOLDENS / name
-        folder.mkdir(parents=True, exist_ok=True)
-        model.save_config(folder)
         shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
-        lines = [f"{json.dumps(key)}: {json.dumps(shape)}" for key, shape in shapes.items()]
-        (folder / "tensors.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        folder = published.keep_shapes(name, shapes)
+        model.save_config(folder)
         model.load_state_dict({key: torch.from_numpy(value) for key, value in published.tensors(name).items()})
         images = name.startswith("image")
         video = channels_first(published.video(1 if images else FRAMES))

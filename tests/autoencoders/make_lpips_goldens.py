@@ -1,6 +1,5 @@
 """Writes `goldens/lpips_*` with PyTorch and the package lpips: python -m tests.autoencoders.make_lpips_goldens"""
 
-import json
 import sys
 import types
 
@@ -46,10 +45,7 @@ def main():
         model = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False).eval()
         state = {key: value for key, value in model.state_dict().items() if not key.startswith("lins.")}
         shapes = {key: list(value.shape) for key, value in state.items() if not key.startswith("scaling_layer")}
-        folder = published.GOLDENS / f"lpips_{net}"
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"{json.dumps(key)}: {json.dumps(shape)}" for key, shape in shapes.items()]
-        (folder / "tensors.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        folder = published.keep_shapes(f"lpips_{net}", shapes)
         weights = {key: torch.from_numpy(value) for key, value in published.tensors(f"lpips_{net}").items()}
         model.load_state_dict(weights, strict=False)  # the copies "lins.*" are the same modules
         one, other = (torch.from_numpy(published.pictures(seed)).movedim(-1, 1) for seed in (0, 1))

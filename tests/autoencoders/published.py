@@ -37,6 +37,15 @@ def tensors(name: str) -> dict[str, np.ndarray]:
     return {tensor_name: tensor(tensor_name, shape) for tensor_name, shape in shapes.items()}
 
 
+def keep_shapes(name: str, shapes: dict[str, list[int]]) -> Path:
+    """Writes the names and shapes of all weights of a new model, a line for each; returns the folder of its goldens."""
+    folder = GOLDENS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{json.dumps(tensor_name)}: {json.dumps(shape)}" for tensor_name, shape in shapes.items()]
+    (folder / "tensors.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return folder
+
+
 def write(name: str, folder: Path) -> Path:
     """The folder that diffusers would have saved."""
     folder.mkdir(parents=True, exist_ok=True)

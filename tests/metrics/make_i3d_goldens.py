@@ -3,7 +3,6 @@
 python -m tests.metrics.make_i3d_goldens FOLDER_OF_THE_CLONE
 """
 
-import json
 import sys
 
 import torch
@@ -20,10 +19,7 @@ def main():
     model = InceptionI3d(400, in_channels=3).eval()
     model.avg_pool = nn.AvgPool3d((2, 2, 2), stride=(1, 1, 1))  # as 7 x 7 is of frames of 224 x 224
     shapes = {name: list(value.shape) for name, value in model.state_dict().items() if "num_batches" not in name}
-    folder = published.GOLDENS / "i3d"
-    folder.mkdir(exist_ok=True)
-    lines = [f"{json.dumps(name)}: {json.dumps(shape)}" for name, shape in shapes.items()]
-    (folder / "tensors.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    folder = published.keep_shapes("i3d", shapes)
     weights = {name: torch.from_numpy(value) for name, value in published.tensors("i3d").items()}
     model.load_state_dict(weights, strict=False)  # the counts of batches serve training alone
     with torch.inference_mode():

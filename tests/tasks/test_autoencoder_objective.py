@@ -40,7 +40,7 @@ def largest(tree):
 
 def test_every_loss_with_a_weight_is_told_and_adds_up(tmp_path):
     save_file(published.tensors("lpips_alex"), tmp_path / "alex.safetensors")
-    names = ("l1", "l2", "kl", "wavelet", "outliers", "consistency")
+    names = ("l1", "l2", "kl", "wavelet", "random_features", "outliers", "consistency")
     weights = {name: 0.5 + place for place, name in enumerate(names)}
     (loss, metrics), _ = gradient(learner(*(f"losses.{name}={weight}" for name, weight in weights.items())))
     np.testing.assert_allclose(loss, sum(weights[name] * metrics[name] for name in names), rtol=1e-5)
