@@ -26,9 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 4
     config.ema_decay = 0.99
 
-    config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16384, "level": 3, "captions": "short"})
-    config.data.update({"frames": 9, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
-    config.data.update({"max_interval": 1, "image_every": 0})
+    config.data = ConfigDict({"source": "bounce", "path": "", "test_path": "", "clips": 16384, "level": 3})
+    config.data.update({"captions": "short", "frames": 9, "height": 32, "width": 32, "fps": 8.0})
+    config.data.update({"threads": 2, "max_bad": 0.5, "max_interval": 1, "image_every": 0})
 
     config.model = ConfigDict({"widths": WIDTHS[arg.kind], "blocks": 1, "channels": arg.channels, "groups": 4})
     config.model.update({"attention": False, "dtype": "float32"})

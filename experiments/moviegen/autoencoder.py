@@ -24,8 +24,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 64
     config.ema_decay = 0.999
 
-    config.data = ConfigDict({"source": "folder", "path": "", "frames": arg.frames, "height": arg.size})
-    config.data.update({"width": arg.size, "fps": 16.0, "threads": 16, "max_bad": 0.01})
+    config.data = ConfigDict({"source": "folder", "path": "", "test_path": "", "frames": arg.frames})
+    config.data.update({"height": arg.size, "width": arg.size, "fps": 16.0, "threads": 16, "max_bad": 0.01})
     config.data.update({"max_interval": 1, "image_every": 4})  # one batch of images for three of videos
 
     config.model = ConfigDict({"patch": 1, "widths": (128, 256, 512, 512), "strides": ((2, 2), (2, 2), (2, 2))})
@@ -40,9 +40,9 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg.smoke:
         config.steps = 10
         config.batch_size = 2
-        config.data = ConfigDict({"source": "bounce", "path": "", "clips": 16, "level": 0, "captions": "short"})
-        config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
-        config.data.update({"max_interval": 1, "image_every": 4})
+        config.data = ConfigDict({"source": "bounce", "path": "", "test_path": "", "clips": 16, "level": 0})
+        config.data.update({"captions": "short", "frames": 8, "height": 32, "width": 32, "fps": 8.0})
+        config.data.update({"threads": 2, "max_bad": 0.5, "max_interval": 1, "image_every": 4})
         config.model.update({"widths": (8, 8, 8, 8), "blocks": 0, "attention": False, "groups": 0})
         config.model.dtype = "float32"
         config.checkpoint.every = 5

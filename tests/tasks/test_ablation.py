@@ -5,11 +5,15 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from tests.real_clips import real_clip
 from tests.tasks.experiments import ROOT
 from vidflow import config as configs
 from vidflow import evaluate, train
+from vidflow.data import video
+from vidflow.data.sources import is_held_out, make_source
 from vidflow.tasks import frozen_autoencoder
 
 ABLATION = f"{ROOT}/experiments/autoencoder/ablation.py"
@@ -34,9 +38,30 @@ def test_each_kind_trains_and_is_scored(kind, tmp_path, capsys):
     assert "floor/psnr" in capsys.readouterr().out
 
 
-def test_the_table_compares_seed_by_seed(tmp_path):
-    spec = importlib.util.spec_from_file_location("table", f"{ROOT}/experiments/autoencoder/table.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, f"{ROOT}/experiments/autoencoder/{name}.py")
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module
+
+
+def test_real_clips_of_training_and_test_are_other_moments_of_the_same_places(tmp_path):
+    path = real_clip("carphone_pristine.mp4")
+    script("real_clips").cut(path, tmp_path)
+    data = configs.load(ABLATION).data
+    data.update({"source": "folder", "path": f"{tmp_path}/train", "fps": 29.97})
+    assert not is_held_out(data)
+    data.test_path = f"{tmp_path}/test"
+    train, test = (make_source(data, seed=0, split=split) for split in ("train", "test"))
+    # 120 frames of 144 x 176 are 4 x 4 tiles; 90 frames are 10 clips of 9, and 30 are 3.
+    assert is_held_out(data) and (len(train), len(test)) == (160, 48)
+    whole = video.read(path, frames=91, height=128, width=128, fps=None)
+    first = test[0]["video"][0].astype(float)
+    errors = [np.abs(first - picture[:32, :32]).mean() for picture in whole]
+    assert np.argmin(errors) == 90 and errors[90] < 4  # what H.264 loses
+
+
+def test_the_table_compares_seed_by_seed(tmp_path):
+    module = script("table")
     for arm, psnrs in {"2.5d": (30.0, 32.0, 34.0), "3d": (31.0, 33.5, 34.5), "causal": (30.0,)}.items():
         for seed, psnr in enumerate(psnrs):
             folder = tmp_path / "bounce" / arm / str(seed)

@@ -47,8 +47,8 @@ def test_the_card_says_what_the_numbers_are_of():
     data = {"source": "folder", "path": "clips", "frames": 33, "height": 64, "width": 96, "fps": 16.0}
     from ml_collections import ConfigDict
 
-    card = reconstruction.protocol(ConfigDict(data), "the first ones", 12, Compression(4, 8, 8, 16, True)).card()
-    assert "12 clips of clips (the first ones), 33 frames of 96x64 at 16 frames a second" in card
+    card = reconstruction.protocol(ConfigDict(data), 12, Compression(4, 8, 8, 16, True)).card()
+    assert "12 clips of clips (the first ones, not held out), 33 frames of 96x64 at 16 frames a second" in card
     assert "4x8x8, 16 channels: 13824 numbers for 608256, one for 44.0." in card
 
 

@@ -39,8 +39,8 @@ class BounceSource:
 
 
 def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: Path | None = None) -> Source:
-    """The source that `data.source` names, "bounce" or "folder"; a folder has no splits, and what it held when the run
-    began is listed in `manifest`.
+    """The source that `data.source` names, "bounce" or "folder". The test split of a folder is another folder,
+    `data.test_path`, or where none is named the same. What a folder held when the run began is listed in `manifest`.
 
     Raises:
       UsageError: an unknown source, or a folder that FolderSource refuses.
@@ -52,8 +52,14 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: 
             raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
         clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
         how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
-        return FolderSource(Path(data.path), **clip, seed=seed, **how)
+        path = data.path if split == "train" else data.get("test_path", "") or data.path
+        return FolderSource(Path(path), **clip, seed=seed, **how)
     raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
+
+
+def is_held_out(data: ConfigDict) -> bool:
+    """Whether the test split has no clip of the training split."""
+    return data.source == "bounce" or bool(data.get("test_path", ""))
 
 
 def to_float(video: UInt8[np.ndarray, "*B T H W 3"]) -> Float[np.ndarray, "*B T H W 3"]:

@@ -56,11 +56,11 @@ def autoencoder_scores(
     """`autoencoder/psnr` and so on, and `floor/psnr` and so on (see `tasks.reconstruction`), and what they are of.
 
     On bounce the clips are held out, and the reader's own accuracy on them and on their reconstructions comes along as
-    `reader/ground_truth/*` and `reader/reconstruction/*`. A folder has no held-out clips: its first ones are used.
+    `reader/ground_truth/*` and `reader/reconstruction/*`. Of a folder without a `test_path` the first clips are used.
     """
     source = make_source(data, seed=seed, split="test")
-    codec, split = partial(reconstruct, autoencoder), "held out" if data.source == "bounce" else "the first ones"
-    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, split, clips, judges)
+    codec = partial(reconstruct, autoencoder)
+    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, clips, judges)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
     if data.source == "bounce":
         shown = [source[index] for index in range(said.clips)]
@@ -232,5 +232,4 @@ def evaluate_published(
         return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
 
     source = make_source(data, seed=seed, split="test")
-    split = "held out" if data.source == "bounce" else "the first ones"
-    return reconstruction.compare(codec, model.compression, source, data, split, clips, judges)
+    return reconstruction.compare(codec, model.compression, source, data, clips, judges)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.perceptual import Perceptual
 from vidflow.data.pipeline import Source
-from vidflow.data.sources import to_bytes, to_float
+from vidflow.data.sources import is_held_out, to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.metrics import frechet, image, intervals
 from vidflow.metrics.i3d import I3D
@@ -71,9 +71,10 @@ class Judges(NamedTuple):
 NO_JUDGES = Judges()
 
 
-def protocol(data: ConfigDict, split: str, clips: int, compression: Compression) -> Protocol:
+def protocol(data: ConfigDict, clips: int, compression: Compression) -> Protocol:
     """That of so many clips of `data` under an autoencoder of this compression."""
-    name = data.path or f"{data.source} level {data.level}"
+    name = data.get("test_path", "") or data.path or f"{data.source} level {data.level}"
+    split = "held out" if is_held_out(data) else "the first ones, not held out"
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
     elements = int(np.prod(shape))
@@ -152,7 +153,6 @@ def compare(
     compression: Compression,
     source: Source,
     data: ConfigDict,
-    split: str,
     clips: int,
     judges: Judges = NO_JUDGES,
 ) -> tuple[Protocol, dict[str, Scores]]:
@@ -164,6 +164,6 @@ def compare(
     clips = min(clips, len(source))
     if clips < 2:
         raise UsageError(f"An interval needs at least 2 clips, and there are {clips}: add videos, or raise --clips.")
-    said = protocol(data, split, clips, compression)
+    said = protocol(data, clips, compression)
     codecs = {"autoencoder": codec, "floor": floor(compression)}
     return said, {name: scores(each, source, clips, judges) for name, each in codecs.items()}

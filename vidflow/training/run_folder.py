@@ -25,7 +25,8 @@ from vidflow.training import hosts
 
 # What may differ when a run resumes: how long it is, and where and how, not what, it computes and keeps.
 FREE = ("steps", "mesh", "rules", "host_memory", "microbatches", "log_every", "checkpoint", "preemption_code")
-FREE += ("data.threads", "data.max_bad", "model.remat", "model.saved", "model.kernel", "model.strategy")
+FREE += ("data.threads", "data.max_bad", "data.test_path")
+FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
