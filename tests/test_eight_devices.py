@@ -5,15 +5,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "eight_devices"
 
 
-def test_everything_that_needs_eight_devices(request):
+def run(marks):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    marks = request.config.getoption("-m")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--durations=5", "-p", "no:cacheprovider", str(FOLDER)]
     done = subprocess.run(
         [*command, "-m", marks], env=os.environ | {"XLA_FLAGS": flags.strip()}, capture_output=True, text=True
     )
     print(done.stdout[-6000:], done.stderr[-2000:])
     assert done.returncode == 0
+
+
+def test_everything_that_needs_eight_devices():
+    run("not slow")
+
+
+@pytest.mark.slow
+def test_everything_slow_that_needs_eight_devices():
+    run("slow")

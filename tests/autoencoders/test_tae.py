@@ -2,12 +2,12 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.modules import apply, init, randomised
 from vidflow.autoencoders import losses
 from vidflow.autoencoders.latents import Compression, Posterior, Statistics
 from vidflow.autoencoders.layers import SpatialConv, TemporalConv, upsample
@@ -19,7 +19,7 @@ OPTIONS = {"widths": (8, 8, 12), "strides": ((2, 2), (2, 2)), "blocks": 1, "chan
 
 def build(**options):
     module = TemporalAutoencoder(**{**OPTIONS, **options})
-    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+    params = init(module, jnp.zeros((1, 1, 8, 8, 3)))
     return module, params
 
 
@@ -31,12 +31,6 @@ def encode(module, params, video):
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def decode(module, params, z, frames, hints=None):
     return module.apply(params, z, frames, hints, method="decode")
-
-
-def randomised(params):
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    return tree.unflatten([0.2 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 9])
@@ -65,7 +59,7 @@ def test_at_the_start_every_frame_goes_through_the_image_model_alone():
 def test_a_still_video_encodes_like_its_image_at_every_time():
     """Edge padding invents no change: also with random temporal weights and strides."""
     module, params = build()
-    params = randomised(params)
+    params = randomised(params, 0.2)
     image = jax.random.normal(jax.random.key(1), (1, 1, 8, 8, 3))
     still = jnp.repeat(image, 8, axis=1)
     one = encode(module, params, image).mean
@@ -75,7 +69,7 @@ def test_a_still_video_encodes_like_its_image_at_every_time():
 
 def test_it_is_not_causal_and_reaches_both_ways_in_time():
     module, params = build()
-    params = randomised(params)
+    params = randomised(params, 0.2)
 
     def middle(video):
         return encode(module, params, video).mean[0, 1].sum()
@@ -88,18 +82,18 @@ def test_it_is_not_causal_and_reaches_both_ways_in_time():
 def test_temporal_convolution_is_a_convolution_with_edge_padding():
     x = jax.random.normal(jax.random.key(0), (1, 5, 1, 1, 2))
     layer = TemporalConv(3, stride=2)
-    params = randomised(nn.unbox(layer.init(jax.random.key(1), x)))
+    params = randomised(init(layer, x), 0.2)
     kernel, bias = params["params"]["kernel"], params["params"]["bias"]
     frames = np.asarray(x[0, :, 0, 0])
     padded = np.concatenate([frames[:1], frames, frames[-1:]])
     expected = [sum(padded[t + k] @ np.asarray(kernel[k]) for k in range(3)) + bias for t in (0, 2, 4)]
-    np.testing.assert_allclose(layer.apply(params, x)[0, :, 0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(apply(layer, params, x)[0, :, 0, 0], expected, atol=1e-5)
 
 
 def test_spatial_stride_halves_exactly_and_upsampling_doubles():
     x = jnp.zeros((1, 2, 6, 8, 4))
     layer = SpatialConv(5, stride=2)
-    assert layer.apply(layer.init(jax.random.key(0), x), x).shape == (1, 2, 3, 4, 5)
+    assert apply(layer, init(layer, x), x).shape == (1, 2, 3, 4, 5)
     x = jnp.arange(2.0).reshape(1, 2, 1, 1, 1)
     np.testing.assert_array_equal(upsample(x, 2, 1)[0, :, 0, 0, 0], [0, 0, 1, 1])
     assert upsample(x, 1, 3).shape == (1, 2, 3, 3, 1)
@@ -107,7 +101,7 @@ def test_spatial_stride_halves_exactly_and_upsampling_doubles():
 
 def test_every_parameter_takes_part():
     module, params = build(patch=2)
-    params = randomised(params)
+    params = randomised(params, 0.2)
     video = jax.random.uniform(jax.random.key(1), (1, 5, 16, 16, 3), minval=-1)
 
     def loss(params):
@@ -162,7 +156,7 @@ def test_hints_of_the_first_frame_change_nothing_until_they_are_learnt():
     video = jax.random.uniform(jax.random.key(1), (2, 4, 8, 8, 3), minval=-1)
     z = encode(module, params, video).mean
     plain = decode(module, params, z, 4)
-    hints = module.apply(params, video[:, :1], method="hints")
+    hints = jax.jit(lambda image: module.apply(params, image, method="hints"))(video[:, :1])
     np.testing.assert_array_equal(decode(module, params, z, 4, hints), plain)
     params["params"]["decoder"]["hint_0"]["kernel"] += 0.1
     assert (decode(module, params, z, 4, hints) != plain).any(axis=(0, 2, 3, 4)).all()  # in every frame

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.modules import randomised
 from vidflow.models import growing
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
@@ -12,15 +13,14 @@ from vidflow.models.sizes import Size
 from vidflow.parallel import rules
 
 PATCH = (1, 2, 2)
+KEY = jax.random.key(0)
 TEXT = Conditioning(jnp.ones((1, 5, 8)), jnp.ones((1, 5), jnp.int32))
 
 
 def init(positions, channels=3, seed=0):
     module = VideoTransformer(Size(2, 16, 4, 24), patch=PATCH, positions=positions)
-    params = rules.unbox(module.init(jax.random.key(seed), jnp.zeros((1, 1, 2, 2, channels)), jnp.zeros(1), TEXT))
-    leaves, tree = jax.tree.flatten(params)  # zero gates would hide everything
-    noise = [jax.random.normal(jax.random.key(100 * seed + k), x.shape) for k, x in enumerate(leaves)]
-    return tree.unflatten(noise)
+    params = jax.eval_shape(lambda: module.init(KEY, jnp.zeros((1, 1, 2, 2, channels)), jnp.zeros(1), TEXT))
+    return randomised(rules.unbox(params), scale=1.0, seed=seed)  # zero gates would hide everything
 
 
 def positions(params):

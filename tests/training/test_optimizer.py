@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from tests.modules import boxed
 from vidflow.errors import UsageError
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
@@ -24,7 +25,7 @@ def config(**options):
 def boxed_params():
     module = VideoTransformer(Size(3, 16, 4, 24), patch=(1, 2, 2), positions=(4, 4, 4))
     conditioning = Conditioning(jnp.zeros((1, 5, 8)), jnp.ones((1, 5), jnp.int32))
-    return module.init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros(1), conditioning)
+    return boxed(module, jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros(1), conditioning)
 
 
 def first_update(options):
@@ -33,7 +34,7 @@ def first_update(options):
     optimizer = make_optimizer(options, rules.axis_names(boxed))
     leaves, tree = jax.tree.flatten(params)
     gradient = tree.unflatten([jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])
-    update, _ = optimizer.update(gradient, optimizer.init(params), params)
+    update, _ = jax.jit(optimizer.update)(gradient, jax.jit(optimizer.init)(params), params)
     flat = jax.tree_util.tree_leaves_with_path(update)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat}
 
