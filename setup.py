@@ -18,6 +18,7 @@ setup(
         "jax",
         "flax",
         "optax",
+        "diffrax",
         "orbax-checkpoint",
         "grain",
         "ml-collections",

@@ -10,7 +10,7 @@ import timing
 from ml_collections import ConfigDict
 from train_step import CHANNELS, FEATURES, PATCH, TEXT_TOKENS
 
-from vidflow.flow import objectives, paths, times
+from vidflow.flow import couplings, objectives, paths, targets, times
 from vidflow.models import sizes
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
@@ -101,15 +101,15 @@ def make_init(model: VideoTransformer) -> Any:
 def make_objective(model: VideoTransformer) -> Objective:
     """Flow matching given text, as in `vidflow.tasks.text_to_video` but for the text's encoder and its dropout."""
 
+    recipe = objectives.Recipe(paths.linear(), targets.velocity(), times.logit_normal(), couplings.independent())
+
     def objective(params: Any, keys: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         text = Conditioning(batch["text"], jnp.ones(batch["text"].shape[:2], jnp.int32))
 
-        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
+        def network(x: jax.Array, t: jax.Array) -> jax.Array:
             return model.apply(params, x, t, text).prediction
 
-        loss, _ = objectives.flow_matching(
-            velocity, keys, batch["latents"], path=paths.linear(), times=times.logit_normal()
-        )
+        loss, _ = objectives.regression(network, keys, batch["latents"], recipe)
         return loss.mean(), {}
 
     return objective

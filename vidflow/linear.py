@@ -25,16 +25,19 @@ linear_init = nn.initializers.lecun_normal()
 Names = tuple[str, str]  # logical axes of a kernel: input, output
 
 
-class Kernel(nn.Module):
-    """The matrix of a projection without bias, float32."""
+class Affine(nn.Module):
+    """The matrix of a projection, and its bias if it has one, float32."""
 
     features: int
     names: Names
     init: Any = linear_init
+    bias: bool = False
 
     @nn.compact
-    def __call__(self, inputs: int) -> Float[Array, "i o"]:
-        return self.param("kernel", nn.with_logical_partitioning(self.init, self.names), (inputs, self.features))
+    def __call__(self, inputs: int) -> tuple[Float[Array, "i o"], Float[Array, "o"] | None]:
+        kernel = self.param("kernel", nn.with_logical_partitioning(self.init, self.names), (inputs, self.features))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.names[1:])
+        return kernel, self.param("bias", zeros, (self.features,)) if self.bias else None
 
 
 def linear(
@@ -46,12 +49,13 @@ def linear(
     init: Any = linear_init,
     *,
     spread: bool = False,
+    bias: bool = False,
 ) -> Float[Array, "B N o"]:
     """A projection of the last axis; to be called within a compact module, whose child `name` it makes.
 
     `spread` says that the tokens of x lie over the devices (those of a video do, those of a text do not).
     """
-    return linears(x, (name,), features, names, dtype, init, spread=spread)[0]
+    return linears(x, (name,), features, names, dtype, init, spread=spread, bias=bias)[0]
 
 
 def linears(
@@ -63,11 +67,14 @@ def linears(
     init: Any = linear_init,
     *,
     spread: bool = False,
+    bias: bool = False,
 ) -> tuple[Float[Array, "B N o"], ...]:
     """Several projections of one x, which is then gathered once for all of them. Rematerialisation knows their results
     by the children's names."""
-    kernels = tuple(_cast(Kernel(features, names, init, name=name)(x.shape[-1]), dtype) for name in children)
-    results = project(x.astype(dtype), kernels, names, spread)
+    affine = [Affine(features, names, init, bias, name=name)(x.shape[-1]) for name in children]
+    results = project(x.astype(dtype), tuple(_cast(kernel, dtype) for kernel, _ in affine), names, spread)
+    if bias:
+        results = tuple(y + own.astype(dtype) for y, (_, own) in zip(results, affine, strict=True))
     return tuple(checkpoint_name(y, name) for y, name in zip(results, children, strict=True))
 
 

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--steps", type=int, help="solver steps (default: the run's)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance, 1 for none (default: the run's)")
+    parser.add_argument("--negative", default="", metavar="TEXT", help="what to lead away from (default: nothing)")
     parser.add_argument("--frames", type=int, help="length of the video (default: as trained)")
     parser.add_argument("--height", type=int, help="in pixels (default: as trained)")
     parser.add_argument("--width", type=int, help="in pixels (default: as trained)")
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     defaults = {"steps": sampling.steps, "guidance": sampling.guidance}
     defaults |= {"frames": data.frames, "height": data.height, "width": data.width}
     settings = {name: value for name in defaults if (value := getattr(args, name)) is not None}
-    [clip] = generator([prompt], seed=args.seed, **{**defaults, **settings})
+    [clip] = generator([prompt], seed=args.seed, negative=args.negative, **{**defaults, **settings})
     video.write(Path(args.out), clip, data.fps)
     print(f"{args.out}: {len(clip)} frames of {clip.shape[1]}x{clip.shape[2]}, '{prompt}'")
 

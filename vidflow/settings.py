@@ -1,5 +1,5 @@
-"""The settings that every run has, whatever it learns: how it is kept, watched, and spread over devices; and those of
-every autoencoder.
+"""The settings that every run has, whatever it learns: how it is kept, watched, and spread over devices; those of
+every text-to-video model, and those of every autoencoder.
 
 An experiment starts from them, sets what it wants otherwise, and adds its science:
 
@@ -38,6 +38,55 @@ def of_a_run() -> ConfigDict:
     config.stability.loss_spike = 0.0  # standard deviations above the mean loss at which a step is skipped; 0: never
     config.stability.norm_spike = 0.0  # times the usual norm to which a gradient is scaled down; 0: never
     return config
+
+
+def of_a_generator() -> ConfigDict:
+    """Those of a run that trains a text-to-video model: besides `of_a_run`, its mathematics, as Movie Gen's.
+
+    Names are of functions in vidflow/flow, with arguments after a colon; or dotted names of your own.
+    """
+    config = of_a_run()
+    config.task = "vidflow.tasks.text_to_video"
+    config.flow = ConfigDict()
+    config.flow.path = "linear"  # from noise to data, of flow/paths.py
+    config.flow.target = "velocity"  # what is predicted, of flow/targets.py
+    config.flow.times = "logit_normal"  # the density of training times, of flow/times.py
+    config.flow.stratified = False  # whether the times of a batch are spread evenly over it
+    config.flow.per_frame = False  # whether every frame of patches has a time of its own
+    config.flow.coupling = "independent"  # which noise goes with which datum, of flow/couplings.py
+
+    config.sampling = ConfigDict()
+    config.sampling.solver = "euler"  # of flow/solvers.py, multistep.py, adaptive.py, stochastic.py
+    config.sampling.schedule = "linear_quadratic"  # of flow/schedules.py
+    config.sampling.steps = 50
+    config.sampling.start = 0.0  # the first time; above 0 for targets that say nothing where all is noise
+    config.sampling.end = 1.0
+    config.sampling.guidance = 1.0  # the scale of classifier-free guidance; 1: none
+    config.sampling.guidance_shape = "constant"  # over time, of flow/guidance.py
+    config.sampling.guidance_rescale = 0.0  # the share of its growth in deviation that is taken back
+    config.sampling.batch = 64  # videos at a time
+    return config
+
+
+def movie_gen_design() -> ConfigDict:
+    """The choices of vidflow/models/design.py that make Movie Gen's transformer; each is one field of an ablation."""
+    design = ConfigDict()
+    design.norm = "rms"  # or "layer"
+    design.mlp = "swiglu"  # or "gelu"
+    design.bias = False  # of projections
+    design.time = "adaln_zero"  # or "adaln", "in_context", "cross_attention": how the time enters
+    design.shared = True  # one projection of the time for all layers, or one in each
+    design.text = "cross_attention"  # or "in_context"
+    design.positions = "every"  # layer, or the "first"; or "waves", or "rotary"
+    design.qk_norm = False  # of queries and keys
+    return design
+
+
+def dit_design() -> ConfigDict:
+    """DiT's (Peebles and Xie 2023), with text by cross-attention."""
+    design = movie_gen_design()
+    design.update({"norm": "layer", "mlp": "gelu", "bias": True, "shared": False, "positions": "waves"})
+    return design
 
 
 def of_an_autoencoder() -> ConfigDict:

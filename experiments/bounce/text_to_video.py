@@ -23,8 +23,7 @@ from vidflow.config import parse_arg
 def get_config(arg: str = "") -> ConfigDict:
     arg = parse_arg(arg, level=0, size=32, reference=False, smoke=False)
     level, size = (3, 40) if arg.reference else (arg.level, arg.size)
-    config = settings.of_a_run()
-    config.task = "vidflow.tasks.text_to_video"
+    config = settings.of_a_generator()
     config.steps = 1200
     config.batch_size = 64
     config.ema_decay = 0.99
@@ -52,6 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.size = "demo"
     config.model.patch = (2, 2, 2)
     config.model.positions = (4, 8, 8)
+    config.model.design = settings.movie_gen_design()
     config.model.remat = "none"  # or full, attention, matmuls, offload, named (then `saved` lists names)
     config.model.saved = ()
     config.model.kernel = "xla"
@@ -60,15 +60,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.text = ConfigDict({"length": 64, "stride": 4, "width": 96, "layers": 2, "heads": 4, "dropout": 0.1})
     # Movie Gen's mean is 0; a smaller one dwells where the layout is decided, and a small model learns it sooner.
-    config.flow = ConfigDict({"s_min": 1e-5, "times": "logit_normal", "times_mean": -0.8, "times_std": 1.0})
+    config.flow.times = "logit_normal:mean=-0.8"
     config.optimizer = ConfigDict(
         {"name": "muon", "learning_rate": 5e-3, "warmup": 20, "decay": "linear", "weight_decay": 0.0}
     )
     config.optimizer.update({"clip": 1.0, "b1": 0.9, "b2": 0.99})
     config.checkpoint.every = 300
-    config.sampling = ConfigDict(
-        {"steps": 25, "schedule": "linear_quadratic", "reference": 250, "guidance": 3.0, "batch": 64}
-    )
+    config.sampling.update({"steps": 25, "guidance": 3.0})
 
     if arg.reference:
         config.steps = 16_000
@@ -77,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.clips = 40960
         config.model.size = "small"
         config.text.update({"length": 216, "width": 96, "layers": 3})
-        config.flow.update({"times_mean": -0.5, "times_std": 1.2})  # more of the late times, where edges are drawn
+        config.flow.times = "logit_normal:mean=-0.5,std=1.2"  # more of the late times, where edges are drawn
         config.checkpoint.every = 500
 
     if arg.smoke:

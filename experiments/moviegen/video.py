@@ -33,8 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     smoke=False)
     stage = STAGES[arg.stage]
     (frames, height, width), (batch, rate, steps) = stage["video"], stage["training"]
-    config = settings.of_a_run()
-    config.task = "vidflow.tasks.text_to_video"
+    config = settings.of_a_generator()
     config.steps = steps
     config.batch_size = batch
     config.gradient_dtype = "bfloat16"  # of the matrices; their master copies and moments are float32
@@ -49,19 +48,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = ConfigDict({"size": arg.size, "patch": (1, 2, 2), "positions": stage["positions"]})
     config.model.update({"remat": "attention", "saved": (), "kernel": "splash", "strategy": "ulysses_allgather"})
-    config.model.dtype = "bfloat16"
+    config.model.update({"dtype": "bfloat16", "design": settings.movie_gen_design()})
     # Widths are those of the encoders, budgets of tokens those of the open replication; the paper does not say how
     # often it drops the text.
     config.text = ConfigDict({"encoders": (("ul2", 300, 4096), ("metaclip", 256, 1280), ("byt5", 100, 1472))})
     config.text.dropout = 0.1
-    config.flow = ConfigDict({"s_min": 1e-5, "times": "logit_normal", "times_mean": 0.0, "times_std": 1.0})
     decay = "cosine" if arg.stage == "finetune" else "constant"
     # The optimizer's constants are not published; these are ours.
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": rate, "warmup": 1000, "decay": decay})
     config.optimizer.update({"weight_decay": 0.0, "clip": 1.0, "b1": 0.9, "b2": 0.95})
-    config.sampling = ConfigDict(
-        {"steps": 50, "schedule": "linear_quadratic", "reference": 250, "guidance": 7.5, "batch": 1}
-    )
+    config.sampling.update({"guidance": 7.5, "batch": 1})
 
     if arg.smoke:
         config.steps = 20

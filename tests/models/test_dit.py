@@ -1,14 +1,14 @@
 """The transformer: shapes, identities at the start, what each input may and may not change."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.modules import apply, init, random_params
 from vidflow.errors import UsageError
 from vidflow.models import rematerialisation
-from vidflow.models.blocks import Block
+from vidflow.models.blocks import Block, Told
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.positions import FactorisedPositions
@@ -29,15 +29,8 @@ def inputs(batch=2):
     return latents, jnp.linspace(0.2, 0.8, batch), Conditioning(text, segment)
 
 
-def randomised(params, seed=0):
-    """Random values everywhere, zero-initialised gates included, so that every path carries signal."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return tree.unflatten([0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
-
-
 def parameters(module):
-    return nn.unbox(module.init(jax.random.key(0), *inputs()))
+    return init(module, *inputs())
 
 
 def test_patches_come_back_and_know_their_place():
@@ -59,11 +52,11 @@ def test_a_new_model_predicts_zero_and_its_stack_is_the_identity():
     module = model()
     params = parameters(module)
     latents, t, conditioning = inputs()
-    assert not np.asarray(module.apply(params, latents, t, conditioning).prediction).any()
+    assert not np.asarray(apply(module, params, latents, t, conditioning).prediction).any()
     # Open the head only: the prediction must then depend on patches and positions, not on time or text.
     params["params"]["head"]["kernel"] = jnp.ones_like(params["params"]["head"]["kernel"])
-    out = module.apply(params, latents, t, conditioning).prediction
-    other = module.apply(params, latents, 1 - t, conditioning.replace(text=-conditioning.text)).prediction
+    out = apply(module, params, latents, t, conditioning).prediction
+    other = apply(module, params, latents, 1 - t, conditioning.replace(text=-conditioning.text)).prediction
     np.testing.assert_array_equal(out, other)
     assert np.asarray(out).any()
 
@@ -71,10 +64,10 @@ def test_a_new_model_predicts_zero_and_its_stack_is_the_identity():
 def test_positions_are_the_sum_of_three_tables_at_the_entry_of_every_layer():
     module = FactorisedPositions((2, 3, 4), 8)
     position = jnp.array([[[1, 2, 3], [0, 0, 0]]])
-    params = nn.unbox(module.init(jax.random.key(0), position))
+    params = init(module, position)
     tables = params["params"]
     expected = tables["time"][1] + tables["height"][2] + tables["width"][3]
-    np.testing.assert_allclose(module.apply(params, position)[0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(apply(module, params, position)[0, 0], expected, rtol=1e-6)
 
     # With identity blocks, L layers add the positions L times: doubling the tables must equal twice the layers.
     latents, t, conditioning = inputs()
@@ -85,49 +78,49 @@ def test_positions_are_the_sum_of_three_tables_at_the_entry_of_every_layer():
         params["params"]["patch"]["kernel"] = jnp.full_like(params["params"]["patch"]["kernel"], 0.1)
     deep_params["params"]["positions"] = jax.tree.map(lambda a: a / 2, shallow_params["params"]["positions"])
     np.testing.assert_allclose(
-        model().apply(shallow_params, latents, t, conditioning).prediction,
-        deep.apply(deep_params, latents, t, conditioning).prediction,
+        apply(model(), shallow_params, latents, t, conditioning).prediction,
+        apply(deep, deep_params, latents, t, conditioning).prediction,
         atol=1e-5,
     )
 
 
 def test_padding_text_changes_nothing_and_real_text_does():
     module = model()
-    params = randomised(parameters(module))
+    params = random_params(module, *inputs())
     latents, t, conditioning = inputs()
-    out = module.apply(params, latents, t, conditioning).prediction
+    out = apply(module, params, latents, t, conditioning).prediction
     padded = conditioning.replace(text=conditioning.text.at[:, 3:].set(99.0))
-    np.testing.assert_array_equal(out, module.apply(params, latents, t, padded).prediction)
+    np.testing.assert_array_equal(out, apply(module, params, latents, t, padded).prediction)
     changed = conditioning.replace(text=conditioning.text.at[:, 2].add(1.0))
-    assert np.abs(np.asarray(out - module.apply(params, latents, t, changed).prediction)).max() > 1e-3
+    assert np.abs(np.asarray(out - apply(module, params, latents, t, changed).prediction)).max() > 1e-3
 
 
 def test_a_time_per_frame_equals_a_time_per_video_when_all_frames_agree():
     module = model()
-    params = randomised(parameters(module))
+    params = random_params(module, *inputs())
     latents, t, conditioning = inputs()
-    one = module.apply(params, latents, t, conditioning).prediction
-    same = module.apply(params, latents, jnp.stack([t, t], axis=1), conditioning).prediction
+    one = apply(module, params, latents, t, conditioning).prediction
+    same = apply(module, params, latents, jnp.stack([t, t], axis=1), conditioning).prediction
     np.testing.assert_allclose(one, same, atol=1e-5)
-    different = module.apply(params, latents, jnp.stack([t, t + 0.1], axis=1), conditioning).prediction
+    different = apply(module, params, latents, jnp.stack([t, t + 0.1], axis=1), conditioning).prediction
     assert np.abs(np.asarray(different - same)).max() > 1e-3
 
 
 def test_rows_of_a_batch_do_not_see_each_other():
     module = model()
-    params = randomised(parameters(module))
+    params = random_params(module, *inputs())
     latents, t, conditioning = inputs()
-    whole = module.apply(params, latents, t, conditioning).prediction
-    first = module.apply(params, latents[:1], t[:1], jax.tree.map(lambda a: a[:1], conditioning)).prediction
+    whole = apply(module, params, latents, t, conditioning).prediction
+    first = apply(module, params, latents[:1], t[:1], jax.tree.map(lambda a: a[:1], conditioning)).prediction
     np.testing.assert_allclose(whole[:1], first, atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", sorted(rematerialisation.TABLE))
 def test_rematerialisation_changes_no_gradient(remat):
-    params = randomised(parameters(model()))
+    params = random_params(model(), *inputs())
 
     def gradient(module):
-        return jax.grad(lambda p: jnp.square(module.apply(p, *inputs()).prediction).mean())(params)
+        return jax.jit(jax.grad(lambda p: jnp.square(module.apply(p, *inputs()).prediction).mean()))(params)
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6),
@@ -144,19 +137,22 @@ def test_videos_packed_into_a_row_do_not_see_each_other():
 
     def run(part, texts):
         segment = jnp.array([[1] * 5 + [2] * 3])[:, part]
-        conditioning = Conditioning(text[:, texts], jnp.array([[1, 1, 1, 2]])[:, texts])
-        return block.apply(params, x[:, part], segment, position[:, part], modulation, conditioning)[0]
+        return apply(block, params, x[:, part], segment, told(part, texts))[0]
 
-    everything = (x, jnp.ones((1, 8), jnp.int32), position, modulation, Conditioning(text, jnp.ones((1, 4), jnp.int32)))
-    params = randomised(nn.unbox(block.init(jax.random.key(0), *everything)))
+    def told(part, texts):
+        context = {"context": text[:, texts], "context_segment": jnp.array([[1, 1, 1, 2]])[:, texts]}
+        return Told(position=position[:, part], modulation=modulation, **context)
+
+    everything = (x, jnp.ones((1, 8), jnp.int32), told(slice(None), slice(None)))
+    params = random_params(block, *everything)
     whole = run(slice(None), slice(None))
     np.testing.assert_allclose(whole[:, :5], run(slice(0, 5), slice(0, 3)), atol=1e-5)
     np.testing.assert_allclose(whole[:, 5:], run(slice(5, 8), slice(3, 4)), atol=1e-5)
 
 
 def test_every_parameter_matters():
-    params = randomised(parameters(model()))
-    gradient = jax.grad(lambda p: jnp.square(model().apply(p, *inputs()).prediction).mean())(params)
+    params = random_params(model(), *inputs())
+    gradient = jax.jit(jax.grad(lambda p: jnp.square(model().apply(p, *inputs()).prediction).mean()))(params)
     leaves = jax.tree_util.tree_leaves_with_path(gradient)
     assert [jax.tree_util.keystr(path) for path, leaf in leaves if not leaf.any()] == []
 
@@ -165,12 +161,11 @@ def test_compute_dtype_is_bfloat16_and_parameters_stay_float32():
     module = model(dtype=jnp.bfloat16)
     params = parameters(module)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert module.apply(params, *inputs()).prediction.dtype == jnp.bfloat16
+    assert apply(module, params, *inputs()).prediction.dtype == jnp.bfloat16
 
 
 def test_the_30b_row_has_29_to_31_billion_parameters():
     module = VideoTransformer(size("30b"), patch=(1, 2, 2), positions=(32, 48, 48))
-
 
     def init(key):
         conditioning = Conditioning(jnp.zeros((1, 8, 6144)), jnp.zeros((1, 8), jnp.int32))

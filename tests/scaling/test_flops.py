@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from vidflow.models.conditioning import Conditioning
+from vidflow.models.design import DIT, MOVIE_GEN
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.sizes import Size
 from vidflow.scaling import flops
@@ -17,12 +18,21 @@ def counted(module, *inputs):
     return jax.jit(module.apply).lower(params, *inputs).cost_analysis()["flops"]
 
 
-def test_transformer_forward():
+@pytest.mark.parametrize(
+    "design",
+    [
+        MOVIE_GEN,
+        DIT._replace(text="cross_attention"),
+        MOVIE_GEN._replace(text="in_context", time="in_context"),
+        MOVIE_GEN._replace(time="cross_attention", positions="rotary", qk_norm=True),
+    ],
+)
+def test_transformer_forward(design):
     size = Size(layers=1, width=256, heads=4, feed_forward=512)  # one layer: XLA counts the body of a loop once
-    module = VideoTransformer(size, patch=(1, 2, 2), positions=(8, 8, 8))
+    module = VideoTransformer(size, patch=(1, 2, 2), positions=(8, 8, 8), design=design)
     latents = jnp.zeros((1, 4, 16, 16, 4))
     text = Conditioning(jnp.zeros((1, 32, 64)), jnp.ones((1, 32), jnp.int32))
-    formula = flops.transformer_forward(size, tokens=256, text_tokens=32, text_width=64, features=16)
+    formula = flops.transformer_forward(size, tokens=256, text_tokens=32, text_width=64, features=16, design=design)
     # The rest, about 3%, is norms, softmax and other element-wise work, which the formula leaves out.
     assert formula == pytest.approx(counted(module, latents, jnp.zeros(1), text), rel=0.05)
 

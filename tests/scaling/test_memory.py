@@ -8,7 +8,7 @@ import pytest
 from vidflow import config as configs
 from vidflow.models.sizes import size
 from vidflow.parallel import rules
-from vidflow.scaling import memory
+from vidflow.scaling import memory, parameters
 from vidflow.scaling.memory import Layout, Workload
 from vidflow.tasks import text_to_video
 
@@ -23,7 +23,7 @@ THIRTY = Workload(
 def test_parameters_are_those_of_the_model(name):
     config = configs.load(f"{EXPERIMENT}:{name}")
     params = rules.unbox(jax.eval_shape(text_to_video.outline(config).init, jax.random.key(0)))["params"]
-    formula = memory.transformer_parameters(
+    formula = parameters.transformer(
         size(name), positions=config.model.positions, text_width=size(name).width, features=64
     )
     assert formula == sum(leaf.size for leaf in jax.tree.leaves(params["backbone"]))

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from tests.tasks.experiments import AUTOENCODER, ROOT, TEXT_TO_VIDEO
 from vidflow import encode, evaluate, report, sample, train
 from vidflow.data import video
+from vidflow.errors import UsageError
 from vidflow.tasks import generation
 from vidflow.tasks.shipping import ship
 from vidflow.training import run_folder
@@ -109,6 +110,56 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(smoke_run):
     assert np.abs(three.astype(int) - again.astype(int)).max() <= 1
 
 
+def test_a_prompt_to_lead_away_from_changes_a_sample(smoke_run):
+    generator = generation.load(smoke_run)
+    options = {"seed": 0, "steps": 2, "guidance": 3.0, "frames": 8, "height": 32, "width": 32}
+    plain, without = (generator(["a red circle moves left"], negative=text, **options) for text in ("", "a blue star"))
+    assert (plain != without).any()
+
+
+def test_a_model_that_is_not_finite_is_told_with_step_and_time(smoke_run):
+    generator = generation.load(smoke_run)
+    generator.params["params"]["backbone"]["head"]["kernel"] *= np.nan
+    with pytest.raises(UsageError, match=r"not finite at step 1, t = 0\.0"):
+        generator(["x"], seed=0, steps=2, guidance=1.0, frames=8, height=32, width=32)
+
+
+def test_a_noise_target_must_start_within_its_path(smoke_run):
+    generator = generation.load(smoke_run)
+    generator.config.unlock()
+    generator.config.flow.target = "noise"
+    options = {"seed": 0, "steps": 2, "guidance": 1.0, "frames": 8, "height": 32, "width": 32}
+    with pytest.raises(UsageError, match="'noise' cannot be sampled at t = 0"):
+        generator(["x"], **options)
+    generator.config.sampling.start = 0.01
+    assert generator(["x"], **options).shape == (1, 8, 32, 32, 3)
+
+
+def test_a_run_of_another_path_target_coupling_and_design_trains_and_samples(smoke_run, tmp_path):
+    """What Movie Gen does not do: one config value each."""
+    other = {
+        "flow.path": "variance_preserving:zero_terminal_snr=true",
+        "flow.target": "rotation",
+        "flow.times": "uniform",
+        "flow.coupling": "optimal_transport",
+        "flow.stratified": "true",
+        "flow.per_frame": "true",
+        "sampling.solver": "dpm_solver",
+        "sampling.schedule": "cosine",
+        "sampling.guidance_shape": "interval:low=0.2,high=0.8",
+        "sampling.guidance_rescale": "0.5",
+        "model.design.positions": "rotary",
+        "model.design.norm": "layer",
+        "model.design.text": "in_context",
+    }
+    flags = [f"--config.{name}={value}" for name, value in other.items()]
+    data = ["--config.data.source=cache", f"--config.data.path={smoke_run / 'latents'}"]
+    common = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path}", f"--config.autoencoder.run={smoke_run}"]
+    train.main([*common, *data, *flags, "--config.steps=2"])
+    sample.main([f"--run={tmp_path}", "--prompt=a red circle moves left", f"--out={tmp_path / 'x.mp4'}"])
+    assert video.probe(tmp_path / "x.mp4").frames == 8
+
+
 def test_a_finished_run_that_goes_on_is_sampled_from_its_checkpoints(smoke_run, tmp_path):
     run = tmp_path / "longer"
     shutil.copytree(smoke_run, run, ignore=shutil.ignore_patterns("latents", "autoencoder_run"))
@@ -130,7 +181,8 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     shutil.copytree(smoke_run, run, ignore=shutil.ignore_patterns("latents", "autoencoder_run", "checkpoints"))
     evaluate.main([f"--run={run}", "--prompts=4", "--seeds=2"])
     scores = json.loads((run / "evaluation.json").read_text())
-    for name in ("bounce/colour", "bounce/shape", "bounce/direction", "autoencoder/psnr", "reader/ground_truth/shape"):
+    own = ("bounce/colour", "bounce/shape", "bounce/direction", "validation/flow_loss")
+    for name in (*own, "autoencoder/psnr", "reader/ground_truth/shape"):
         assert set(scores[name]) == {"mean", "low", "high", "n"} and scores[name]["n"] > 0
         assert scores[name]["low"] <= scores[name]["mean"] <= scores[name]["high"]
     assert scores["bounce/shape"]["n"] == 8 and scores["chance/shape"]["mean"] == 0.25

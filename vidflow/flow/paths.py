@@ -2,6 +2,8 @@
 
 Every path here is Gaussian, x_t = alpha(t) x1 + sigma(t) x0 with x1 the datum and x0 ~ N(0, I), so a path is four
 scalar functions of t. The conditional velocity is its time derivative, alpha'(t) x1 + sigma'(t) x0.
+
+A path is named in a config by its function: "linear", "variance_preserving:zero_terminal_snr=true".
 """
 
 from collections.abc import Callable
@@ -36,6 +38,52 @@ def linear(s_min: float = 1e-5) -> Path:
     )
 
 
+def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0, zero_terminal_snr: bool = False) -> Path:
+    """The diffusion of DDPM in continuous time, alpha^2 + sigma^2 = 1 (Song et al. 2021, eq. 32 to 33).
+
+    With s = 1 - t: log alpha = -s^2 (beta_max - beta_min) / 4 - s beta_min / 2. A trace of the datum, alpha(0) =
+    0.0066 with the defaults, is left at t = 0, where sampling nevertheless starts from pure noise.
+    `zero_terminal_snr` removes it: alpha is shifted to 0 there and scaled to keep alpha(1) = 1 (Lin et al. 2024,
+    algorithm 1). The velocity is infinite at t = 1, as the square root in sigma is steep there.
+    """
+
+    def plain(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        s = 1.0 - t
+        return jnp.exp(-0.25 * s * s * (beta_max - beta_min) - 0.5 * s * beta_min)
+
+    def plain_dot(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        return 0.5 * (beta_min + (1.0 - t) * (beta_max - beta_min)) * plain(t)
+
+    def left(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        return plain(jnp.zeros_like(t)) if zero_terminal_snr else jnp.zeros_like(t)
+
+    def alpha(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        return (plain(t) - left(t)) / (1.0 - left(t))
+
+    return _on_the_circle(alpha, lambda t: plain_dot(t) / (1.0 - left(t)))
+
+
+def cosine() -> Path:
+    """alpha = sin(pi t / 2), sigma = cos(pi t / 2): a quarter of a circle at even speed (SiT's GVP; Albergo et al.)."""
+    quarter = 0.5 * jnp.pi
+    return Path(
+        alpha=lambda t: jnp.sin(quarter * t),
+        sigma=lambda t: jnp.cos(quarter * t),
+        alpha_dot=lambda t: quarter * jnp.cos(quarter * t),
+        sigma_dot=lambda t: -quarter * jnp.sin(quarter * t),
+    )
+
+
+def polynomial(power: float = 2.0) -> Path:
+    """alpha = t^n, sigma = 1 - t^n: the straight line at a speed that grows (n > 1) or falls from noise to data."""
+    return Path(
+        alpha=lambda t: t**power,
+        sigma=lambda t: 1.0 - t**power,
+        alpha_dot=lambda t: power * t ** (power - 1.0),
+        sigma_dot=lambda t: -power * t ** (power - 1.0),
+    )
+
+
 def align(t: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Append axes to t, [B] or [B, T], until it broadcasts against x, [B, T, ...]."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
@@ -49,9 +97,25 @@ def interpolate(
     return path.alpha(t) * x1 + path.sigma(t) * x0
 
 
-def velocity(
-    path: Path, x1: Float[Array, "B ..."], x0: Float[Array, "B ..."], t: Float[Array, "B ..."]
-) -> Float[Array, "B ..."]:
-    """The conditional velocity d x_t / dt, the regression target. Same shapes as `interpolate`."""
-    t = align(t, x1)
-    return path.alpha_dot(t) * x1 + path.sigma_dot(t) * x0
+def log_snr(path: Path, t: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log(alpha / sigma), half the logarithm of the signal-to-noise ratio; infinite where one of them is 0."""
+    return jnp.log(path.alpha(t)) - jnp.log(path.sigma(t))
+
+
+def reverse(path: Path) -> Path:
+    """The same path with time running the other way, data at 0 and noise at 1, as diffusers, SD3 and SiT count it."""
+    return Path(
+        alpha=lambda s: path.alpha(1.0 - s),
+        sigma=lambda s: path.sigma(1.0 - s),
+        alpha_dot=lambda s: -path.alpha_dot(1.0 - s),
+        sigma_dot=lambda s: -path.sigma_dot(1.0 - s),
+    )
+
+
+def _on_the_circle(alpha: Schedule, alpha_dot: Schedule) -> Path:
+    """The path with alpha^2 + sigma^2 = 1."""
+
+    def sigma(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.sqrt((1.0 - alpha(t)) * (1.0 + alpha(t)))
+
+    return Path(alpha, sigma, alpha_dot, lambda t: -alpha(t) * alpha_dot(t) / sigma(t))

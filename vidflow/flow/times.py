@@ -1,16 +1,22 @@
-"""Densities of the training time t in (0, 1): each is a function key -> t, one draw a key."""
+"""Densities of the training time t in (0, 1), each by its quantile function u -> t: for u ~ U(0, 1), t has the density.
+
+A density is named in a config by its function: "uniform", "logit_normal:mean=-0.8,std=1.2".
+"""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
-from jaxtyping import Array, Float, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
-TimeDensity = Callable[[Key[Array, ""]], Float[Array, ""]]
+TimeDensity = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+Draw = Literal["independent", "stratified"]
 
 
 def uniform() -> TimeDensity:
     """t ~ U(0, 1)."""
-    return lambda key: jax.random.uniform(key)
+    return lambda u: u
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeDensity:
@@ -19,4 +25,56 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeDensity:
     Movie Gen section 3.1.2 uses mean 0, std 1 (from Esser et al. 2024). A negative mean dwells nearer to the noise,
     where the layout of the video is decided.
     """
-    return lambda key: jax.nn.sigmoid(mean + std * jax.random.normal(key))
+    return lambda u: jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
+
+
+def mode(scale: float = 1.29) -> TimeDensity:
+    """Esser et al. (2024), eq. 20: for scale > 0 (to 1.75) more of the middle, for scale < 0 (from -1) of the ends.
+
+    1 - u - scale (cos^2(pi u / 2) - 1 + u) in their direction of time.
+    """
+    return lambda u: u + scale * (jnp.cos(0.5 * jnp.pi * u) ** 2 - 1.0 + u)
+
+
+def cosmap() -> TimeDensity:
+    """Esser et al. (2024), eq. 21: the signal-to-noise ratios of the cosine path, on the linear one."""
+    return lambda u: 1.0 / (jnp.tan(0.5 * jnp.pi * (1.0 - u)) + 1.0)
+
+
+def shifted(factor: float = 3.0, mean: float = 0.0, std: float = 1.0) -> TimeDensity:
+    """A logit-normal moved towards the noise for more pixels: Esser et al. (2024), eq. 23, in our direction of time.
+
+    t / (factor - (factor - 1) t) has the logit of t less log factor. Their factor is the square root of the ratio of
+    pixels (3 at 1024 x 1024); HunyuanVideo's is 7.
+    """
+    density = logit_normal(mean, std)
+    return lambda u: shift(density(u), factor)
+
+
+def shift(t: Float[Array, "..."], factor: float) -> Float[Array, "..."]:
+    """Times moved towards the noise, logit t - log factor; 0 and 1 stay."""
+    return t / (factor - (factor - 1.0) * t)
+
+
+def draw(
+    density: TimeDensity,
+    keys: Key[Array, "B"],
+    *,
+    frames: int | None = None,
+    strata: tuple[Int[Array, "B"], int] | None = None,
+) -> Float[Array, "B ..."]:
+    """Times [B], or [B, frames], one for each row or frame.
+
+    Args:
+      keys: one for each row, on which alone its time depends.
+      strata: (row of the batch, size of the batch): u of row r is drawn from the r-th of so many equal parts of (0, 1),
+        so that every batch covers all times (Kingma et al. 2021, appendix I.1).
+    """
+    shape = () if frames is None else (frames,)
+    tiny = jnp.finfo(jnp.float32).tiny
+    u = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=tiny))(keys)
+    if strata is not None:
+        row, rows = strata
+        u = (row.reshape(row.shape + (1,) * len(shape)) % rows + u) / rows
+    # Quantiles of float32 next to 1 round to it, where some paths end in an infinity.
+    return density(jnp.clip(u, 1e-7, 1.0 - 1e-7))

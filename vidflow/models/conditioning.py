@@ -1,11 +1,11 @@
-"""What a velocity network is told besides the noisy video: the text, and the flow time."""
+"""What a velocity network is told besides the noisy video: the text, a class, and the flow time."""
 
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 @flax.struct.dataclass
@@ -15,10 +15,12 @@ class Conditioning:
     Attributes:
       text: [B, L, D] text tokens, of any width.
       text_segment: [B, L] integers; a token is seen by the video tokens of the same segment, 0 by none.
+      label: [B] integers, a class; the number of classes for none.
     """
 
-    text: Any
-    text_segment: Any
+    text: Any = None
+    text_segment: Any = None
+    label: Any = None
 
 
 class TimeEmbedding(nn.Module):
@@ -47,3 +49,36 @@ class TimeEmbedding(nn.Module):
             kernel_init=nn.with_logical_partitioning(init, ("embed", "features")),
             name="out",
         )(nn.silu(x))
+
+
+class LabelEmbedding(nn.Module):
+    """A vector for each class, and one more for none, [B] -> [B, 1, width] (Peebles and Xie 2023)."""
+
+    classes: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B 1 D"]:
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        table = self.param("table", init, (self.classes + 1, self.width))
+        return table[label][:, None].astype(self.dtype)
+
+
+def modulation(
+    time: Float[Array, "B M D"],
+    vectors: int,
+    dtype: Any,
+    name: str,
+    frame: Int[Array, "B N"] | None = None,
+) -> Float[Array, "B _ vectors D"]:
+    """Vectors that shift, scale and gate, [B, M, vectors, D]: one projection of the embedded time that starts at zero
+    (adaLN-Zero, Peebles and Xie 2023). To be called within a compact module, whose child `name` it makes.
+
+    `frame` [B, N] gives every token its frame's vectors, [B, N, vectors, D], where every frame has a time of its own.
+    """
+    width = time.shape[-1]
+    init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed", "modulation"))
+    x = nn.Dense(vectors * width, dtype=dtype, kernel_init=init, name=name)(time)
+    x = x.reshape(*time.shape[:2], vectors, width)
+    return x if frame is None else jnp.take_along_axis(x, frame[:, :, None, None], axis=1)

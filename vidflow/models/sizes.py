@@ -14,6 +14,7 @@ class Size(NamedTuple):
     feed_forward: int
 
 
+# dit-s to dit-xl are DiT's (Peebles and Xie 2023, table 1), whose feed-forward has two matrices.
 # 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
 # ratios of 30b between the two sizes that Movie Gen names in its scaling study without publishing their shapes.
 # wan-14b has the depth, width and heads of Wan 2.1 14B; its feed-forward of three matrices has as many parameters as
@@ -29,6 +30,10 @@ SIZES = {
     "17b": Size(42, 4992, 39, 13312),
     "30b": Size(48, 6144, 48, 16384),
     "wan-14b": Size(40, 5120, 40, 9216),
+    "dit-s": Size(12, 384, 6, 1536),
+    "dit-b": Size(12, 768, 12, 3072),
+    "dit-l": Size(24, 1024, 16, 4096),
+    "dit-xl": Size(28, 1152, 16, 4608),
 }
 
 

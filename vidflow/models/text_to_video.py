@@ -11,11 +11,11 @@ from vidflow.typing import Latents
 
 
 class TextToVideo(nn.Module):
-    """Prompts are encoded once by `encode_text`; `velocity` is then called at every solver step.
+    """Prompts are encoded once by `encode_text`; `predict` is then called at every solver step.
 
     Attributes:
       text: a module that maps the text of a batch, a tree of arrays, to (tokens [B, L, D], segment [B, L]).
-      backbone: the velocity network.
+      backbone: the network that says what the target of the flow asks for.
     """
 
     text: nn.Module
@@ -25,8 +25,8 @@ class TextToVideo(nn.Module):
         tokens, segment = self.text(text)
         return Conditioning(tokens, segment)
 
-    def velocity(self, latents: Latents, t: Float[Array, "B ..."], conditioning: Conditioning) -> Output:
+    def predict(self, latents: Latents, t: Float[Array, "B ..."], conditioning: Conditioning) -> Output:
         return self.backbone(latents, t, conditioning)
 
     def __call__(self, latents: Latents, t: Float[Array, "B ..."], text: Any) -> Output:
-        return self.velocity(latents, t, self.encode_text(text))
+        return self.predict(latents, t, self.encode_text(text))

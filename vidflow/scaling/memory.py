@@ -54,21 +54,6 @@ class Layout(NamedTuple):
         return {"data": self.data, "fsdp": self.fsdp, "sequence": self.sequence, "tensor": self.tensor}
 
 
-def transformer_parameters(size: Size, *, positions: tuple[int, int, int], text_width: int, features: int) -> int:
-    """Of `models.dit.VideoTransformer`.
-
-    Args:
-      positions: lengths of the three position tables.
-      text_width: of the tokens that cross-attention reads.
-      features: numbers in a patch of latents.
-    """
-    d, f = size.width, size.feed_forward
-    self_attention, cross_attention, feed_forward = 4 * d * d, 2 * d * d + 2 * text_width * d, 3 * d * f
-    layer = self_attention + cross_attention + feed_forward + 6 * d + 3 * d  # modulation table, three norms
-    time = 256 * d + d + d * d + d + 6 * (d * d + d) + 2 * (d * d + d)
-    return size.layers * layer + time + sum(positions) * d + 2 * features * d + d
-
-
 def bytes_per_device(work: Workload, layout: Layout) -> float:
     """Of main memory that a device needs at the peak of a step."""
     shards = layout.fsdp * layout.sequence * layout.tensor

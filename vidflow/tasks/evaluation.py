@@ -19,7 +19,7 @@ from vidflow.data.sources import make_source, to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.metrics import intervals
 from vidflow.metrics.intervals import Interval
-from vidflow.tasks import frozen_autoencoder, generation, reconstruction
+from vidflow.tasks import frozen_autoencoder, generation, reconstruction, validation
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 from vidflow.tasks.generation import Generator
 from vidflow.tasks.reconstruction import NO_JUDGES, Judges, Protocol
@@ -203,6 +203,8 @@ def evaluate(
     said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
     if "sampling" in config:
         generator = generation.load(run)
+        held_out = make_source(data, seed=config.seed, split="test")
+        scores |= validation.flow_loss(generator, held_out, clips, BATCH)
         if data.source == "bounce":
             generated, samples = generator_scores(generator, prompts, seeds)
             scores |= generated

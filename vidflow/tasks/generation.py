@@ -7,21 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from vidflow.autoencoders.latents import Compression
 from vidflow.errors import UsageError
-from vidflow.flow import schedules, solvers
+from vidflow.flow import targets
 from vidflow.flow.guidance import classifier_free
 from vidflow.models.text_to_video import TextToVideo
 from vidflow.parallel import rules
 from vidflow.tasks import frozen_autoencoder, text_to_video
+from vidflow.tasks.flow_parts import make_path, make_scale, make_schedule, make_solver, make_target
 from vidflow.tasks.prompts import without_prompt
 from vidflow.text import byte_tokens
 from vidflow.training import run_folder, weights
 from vidflow.training.checkpoint import restore_ema
 
+NOT_FINITE = "What the model says is not finite at step {step}, t = {t}: lower the guidance, or train it again."
 REFERENCE = Path(__file__).parents[1] / "assets" / "bounce"  # the run that ships with the package
 
 
@@ -46,12 +49,14 @@ class Generator:
         frames: int,
         height: int,
         width: int,
+        negative: str = "",
         progress: Callable[[int], None] = lambda done: None,
     ) -> UInt8[np.ndarray, "B T H W 3"]:
         """One video for each prompt.
 
         Sample i starts from the noise of `fold_in(key(seed), i)`, so neither the batch size nor the other prompts
-        change it. `progress` is told how many videos are done.
+        change it. Guidance leads away from `negative`, the empty prompt or one of your own. `progress` is told how many
+        videos are done.
 
         Raises:
           UsageError: a prompt too long, no steps, or a size or length that the model has no positions for.
@@ -60,52 +65,58 @@ class Generator:
         shape = self.autoencoder.compression.latent_shape(frames, height, width)
         text_to_video.check_grid(self.config, shape)
         sample = self._sampler(shape, steps, guidance)
+        null = byte_tokens.tokenize([negative] * len(prompts), self.config.text.length)
         batch = min(self.config.sampling.batch, len(prompts))
         videos = []
         for low in range(0, len(prompts), batch):
             rows = np.minimum(np.arange(low, low + batch), len(prompts) - 1)  # the last batch is padded, not smaller
-            latents = sample(self.params, ids[rows], jax.random.key(seed), rows)
+            error, latents = sample(self.params, ids[rows], null[rows], jax.random.key(seed), rows)
+            if error.get():
+                raise UsageError(error.get().removesuffix(" (`check` failed)"))
             videos.append(self.autoencoder.decode(latents, frames)[: len(prompts) - low])
             progress(min(low + batch, len(prompts)))
         return np.concatenate(videos)
 
-    def _sampler(self, shape: tuple[int, ...], steps: int, guidance: float) -> Callable[..., jax.Array]:
+    def _sampler(self, shape: tuple[int, ...], steps: int, guidance: float) -> Callable[..., Any]:
         key = (shape, steps, guidance)
         if key not in self._compiled:
-            times = make_schedule(self.config.sampling, steps)
-            empty = text_to_video.prompts_of(self.config).empty
-            self._compiled[key] = jax.jit(make_sampler(self._model, empty, shape, times, guidance))
+            sample = make_sampler(self._model, self.config, shape, steps, guidance)
+            self._compiled[key] = jax.jit(checkify.checkify(sample))
         return self._compiled[key]
 
 
 def make_sampler(
-    model: TextToVideo, empty: Any, shape: tuple[int, ...], times: np.ndarray, guidance: float
+    model: TextToVideo, config: ConfigDict, shape: tuple[int, ...], steps: int, guidance: float
 ) -> Callable[..., jax.Array]:
-    """The pure function (params, text of B rows, key, rows [B]) -> latents [B, *shape]; `empty` is one row's text."""
+    """The function (params, text of B rows, text to lead away from, key, rows [B]) -> latents [B, *shape].
 
-    def sample(params: Any, text: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
+    Path and target are those that the model was trained for; solver, schedule and guidance those of `config.sampling`.
+
+    It checks what the model says, and so has to pass through `checkify`.
+
+    Raises:
+      UsageError: no steps, fewer than the solver needs, or times at which the target does not determine the velocity.
+    """
+    sampling, path, target = config.sampling, make_path(config.flow), make_target(config.flow)
+    times = make_schedule(sampling, steps)
+    targets.check(target, path, times[:-1])
+    solver, scale = make_solver(sampling, path), make_scale(sampling, guidance, times)
+
+    def sample(params: Any, text: Any, without: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
         noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
-        null = jax.tree.map(lambda x, nothing: jnp.broadcast_to(nothing, x.shape), text, empty)
-        condition, nothing = (model.apply(params, some, method="encode_text") for some in (text, null))
+        condition, null = (model.apply(params, some, method="encode_text") for some in (text, without))
 
-        def velocity(x: jax.Array, t: jax.Array, conditioning: Any) -> jax.Array:
+        def network(x: jax.Array, t: jax.Array, conditioning: Any) -> jax.Array:
             t = jnp.broadcast_to(t, x.shape[:1])
-            return model.apply(params, x, t, conditioning, method="velocity").prediction.astype(jnp.float32)
+            prediction = model.apply(params, x, t, conditioning, method="predict").prediction.astype(jnp.float32)
+            step = jnp.searchsorted(jnp.asarray(times), t[0], side="right")
+            checkify.check(jnp.isfinite(prediction).all(), NOT_FINITE, step=step, t=t[0])
+            return prediction
 
-        return solvers.euler(classifier_free(velocity, condition, nothing, guidance), noise, times)
+        velocity = targets.as_velocity(network, target, path)
+        return solver(classifier_free(velocity, condition, null, scale, sampling.guidance_rescale), noise, times)
 
     return sample
-
-
-def make_schedule(sampling: ConfigDict, steps: int) -> np.ndarray:
-    """The times of `config.sampling` for that many steps."""
-    if sampling.schedule == "uniform":
-        return schedules.uniform(steps)
-    if sampling.schedule == "linear_quadratic":
-        return schedules.linear_quadratic(steps, sampling.reference)
-    raise UsageError(
-        f"Unknown config.sampling.schedule '{sampling.schedule}': use 'uniform' or 'linear_quadratic'."
-    )
 
 
 def load(run: Path) -> Generator:

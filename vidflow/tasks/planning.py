@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -99,15 +100,17 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
     module = frozen_autoencoder.make_model(config.autoencoder.train.model)
     shape = module.compression.latent_shape(data.frames, data.height, data.width)
     prompts = text_to_video.prompts_of(config)
-    times = generation.make_schedule(config.sampling, config.sampling.steps)
     model = text_to_video.make_model(config)
-    sample = generation.make_sampler(model, prompts.empty, shape, times, config.sampling.guidance)
+    steps, guidance = config.sampling.steps, config.sampling.guidance
+    sample = checkify.checkify(generation.make_sampler(model, config, shape, steps, guidance))
     learner = text_to_video.outline(config)
     boxed = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)))
     place = batch_sharding(mesh)
+    text = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=place), prompts.empty)
     arguments = (
         _placed(rules.unbox(boxed), rules.shardings(boxed, mesh)),
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=place), prompts.empty),
+        text,
+        text,
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
     )

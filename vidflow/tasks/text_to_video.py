@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
-from vidflow.flow import objectives, paths, times
-from vidflow.models import rematerialisation
+from vidflow.flow import objectives
+from vidflow.models import design, rematerialisation
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.sizes import size
 from vidflow.models.text_to_video import TextToVideo
@@ -23,6 +23,7 @@ from vidflow.models.tokens import Grid, grid_of
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.encoding import encode_clips
+from vidflow.tasks.flow_parts import make_recipe
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.text import byte_tokens
 from vidflow.training import hosts, loop, run_folder, weights
@@ -104,6 +105,7 @@ def make_model(config: ConfigDict) -> TextToVideo:
             size=size(model.size),
             patch=tuple(model.patch),
             positions=tuple(model.positions),
+            design=design.of(model.design),
             remat=model.remat,
             saved=tuple(model.get("saved", ())),  # absent, like the strategy, from the configs of older runs
             kernel=model.kernel,
@@ -114,9 +116,8 @@ def make_model(config: ConfigDict) -> TextToVideo:
 
 
 def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
-    """Flow matching on latents given text; with probability `text.dropout` a row sees the empty prompt instead."""
-    path = paths.linear(config.flow.s_min)
-    density = make_times(config.flow)
+    """The regression of `config.flow` on latents given text, or, with probability `text.dropout`, the empty prompt."""
+    recipe, patch_time = make_recipe(config.flow), config.model.patch[0]
     empty = prompts_of(config).empty
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -124,22 +125,15 @@ def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
         drop = jax.vmap(lambda key: jax.random.bernoulli(key, config.text.dropout))(drop_key)
         conditioning = model.apply(params, without_some(batch["text"], empty, drop), method="encode_text")
 
-        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
-            return model.apply(params, x, t, conditioning, method="velocity").prediction
+        def network(x: jax.Array, t: jax.Array) -> jax.Array:
+            return model.apply(params, x, t, conditioning, method="predict").prediction
 
-        loss, t = objectives.flow_matching(velocity, flow_key, batch["latents"], path=path, times=density)
+        latents, strata = batch["latents"], (batch["row"], config.batch_size)
+        frames = latents.shape[1] // patch_time
+        loss, t = objectives.regression(network, flow_key, latents, recipe, strata=strata, frames=frames)
         return loss.mean(), {"loss_by_time": objectives.loss_by_time(loss, t)}
 
     return objective
-
-
-def make_times(flow: ConfigDict) -> times.TimeDensity:
-    """The density of training times that `config.flow` describes."""
-    if flow.times == "uniform":
-        return times.uniform()
-    if flow.times == "logit_normal":
-        return times.logit_normal(flow.times_mean, flow.times_std)
-    raise UsageError(f"Unknown config.flow.times '{flow.times}': use 'uniform' or 'logit_normal'.")
 
 
 def check_grid(config: ConfigDict, latent_shape: tuple[int, ...]) -> Grid:
@@ -215,4 +209,5 @@ def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: i
         text_tokens=prompts.tokens,
         text_width=prompts.width,
         features=channels * int(np.prod(config.model.patch)),
+        design=design.of(config.model.design),
     )

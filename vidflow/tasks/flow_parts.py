@@ -1,0 +1,87 @@
+"""The mathematics that `config.flow` and `config.sampling` name."""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from vidflow.choices import choose, options
+from vidflow.flow import (
+    adaptive,
+    couplings,
+    guidance,
+    multistep,
+    objectives,
+    paths,
+    schedules,
+    solvers,
+    stochastic,
+    targets,
+    times,
+)
+
+
+class Part(NamedTuple):
+    """A config value that names a function.
+
+    Attributes:
+      kind: what the function returns.
+      modules: where it is looked for.
+      given: its arguments that no config holds.
+    """
+
+    kind: Any
+    modules: tuple[ModuleType, ...]
+    given: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """Of the functions that there are."""
+        return list(options(self.kind, *self.modules, given=self.given))
+
+
+PARTS = {
+    "flow.path": Part(paths.Path, (paths,)),
+    "flow.target": Part(targets.Target, (targets,)),
+    "flow.times": Part(times.TimeDensity, (times,)),
+    "flow.coupling": Part(couplings.Coupling, (couplings,)),
+    "sampling.solver": Part(solvers.Solver, (solvers, multistep, adaptive, stochastic), ("path",)),
+    "sampling.schedule": Part(schedules.Schedule, (schedules,)),
+    "sampling.guidance_shape": Part(guidance.Scale, (guidance,), ("scale", "times")),
+}
+
+
+def make_recipe(flow: ConfigDict) -> objectives.Recipe:
+    """Path, target, times and coupling of training.
+
+    Raises:
+      UsageError: a name or an argument that there is not.
+    """
+    parts = {name: _made(f"flow.{name}", flow[name]) for name in ("path", "target", "times", "coupling")}
+    return objectives.Recipe(**parts, per_frame=flow.per_frame, stratified=flow.stratified)
+
+
+def make_path(flow: ConfigDict) -> paths.Path:
+    return _made("flow.path", flow.path)
+
+
+def make_target(flow: ConfigDict) -> targets.Target:
+    return _made("flow.target", flow.target)
+
+
+def make_solver(sampling: ConfigDict, path: paths.Path) -> solvers.Solver:
+    return _made("sampling.solver", sampling.solver, path=path)
+
+
+def make_schedule(sampling: ConfigDict, steps: int) -> schedules.Times:
+    """The times of `config.sampling` for that many steps."""
+    return schedules.within(_made("sampling.schedule", sampling.schedule)(steps), sampling.start, sampling.end)
+
+
+def make_scale(sampling: ConfigDict, scale: float, at: schedules.Times) -> guidance.Scale:
+    """The scale of guidance over time, for a solver that evaluates at the times `at`."""
+    return _made("sampling.guidance_shape", sampling.guidance_shape, scale=scale, times=at)
+
+
+def _made(name: str, spec: str, **given: Any) -> Any:
+    part = PARTS[name]
+    return choose(spec, part.kind, *part.modules, where=f"config.{name}", **given)
