@@ -32,6 +32,16 @@ def test_chunks_are_the_whole(model, frames, chunk):
     np.testing.assert_allclose(again, decoded, atol=1e-5)
 
 
+def test_pixels_out_of_range_are_refused_where_they_come(model):
+    video = np.zeros((1, 9, 8, 8, 3), np.float32)
+    video[:, 7] = 2.0
+    parts = Streaming(*model).encode(video)
+    for _ in range(4):  # frames 0, 1-2, 3-4, 5-6
+        next(parts)
+    with pytest.raises(UsageError, match="from 0 to 2"):
+        next(parts)
+
+
 def test_a_thousand_frames_need_two_programs_and_no_more_memory_than_ten(model):
     z = np.random.default_rng(0).normal(size=(1, 501, 4, 4, 3)).astype(np.float32)
     coder = Streaming(*model)

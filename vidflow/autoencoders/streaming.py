@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vidflow.autoencoders.causal3d import CausalAutoencoder
-from vidflow.autoencoders.latents import Posterior
+from vidflow.autoencoders.latents import Posterior, check_range
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.errors import UsageError
 from vidflow.typing import Video
@@ -50,12 +50,15 @@ class Streaming:
         Args:
           video: [B, T, H, W, 3] in [-1, 1], an array or anything that can be sliced like one, as a file in memory map.
           chunk: latent frames at a time after the first.
+
+        Raises:
+          UsageError: pixels beyond [-1, 1], at the chunk that has them.
         """
         time, frames = self._module.compression.time, video.shape[1]
         starts = [0, *range(1, frames, chunk * time)]
         ends = [1, *(start + chunk * time for start in starts[1:])]
         call = partial(self._chunks, method="encode_chunk")
-        yield from call(_filled(jnp.asarray(video[:, a:b]), b - a, time) for a, b in zip(starts, ends, strict=True))
+        yield from call(_filled(_read(video, a, b), b - a, time) for a, b in zip(starts, ends, strict=True))
 
     def decode(self, latents: Any, chunk: int = 1) -> Iterator[Video]:
         """The frame of the first latent, then those of `chunk` latents at a time.
@@ -72,6 +75,12 @@ class Streaming:
         for part in parts:
             result, cache = self._run({**self._params, **cache}, part, method)
             yield result
+
+
+def _read(video: Any, start: int, end: int) -> Video:
+    part = jnp.asarray(video[:, start:end])
+    check_range(part)
+    return part
 
 
 def _filled(part: Video, frames: int, time: int) -> Float[Array, "B _ H W 3"]:
