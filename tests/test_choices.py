@@ -1,6 +1,7 @@
 """Parts by their names in a config."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vidflow.choices import choose, options
@@ -38,7 +39,9 @@ def test_what_there_is_is_what_the_module_makes(kind, module, names):
 def test_what_no_config_holds_is_given_to_those_that_take_it():
     path = paths.cosine()
     for name in ("euler", "unipc"):
-        choose(name, solvers.Solver, solvers, multistep, where="config.sampling.solver", path=path)
+        solver = choose(name, solvers.Solver, solvers, multistep, where="config.sampling.solver", path=path)
+        x = solver(lambda x, t: 0.0 * x, jnp.ones((1, 2)), np.array([0.1, 0.5, 0.9]))
+        assert x.shape == (1, 2) and (float(x[0, 0]) == 1.0) == (name == "euler")  # the other follows the path given
 
 
 def spiral(turns: float = 1.0) -> paths.Path:

@@ -12,7 +12,6 @@ that ships with the package. Intervals are Student's at 95% over prompts.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from vidflow import config as configs
 from vidflow.metrics import intervals
-from vidflow.tasks import evaluation, generation
+from vidflow.tasks import evaluation, generation, text_to_video
 from vidflow.tasks.generation import Generator
 from vidflow.text import byte_tokens
 
@@ -59,7 +58,7 @@ def latents(
     configs.override(config, [("sampling.solver", solver), ("sampling.schedule", schedule)])
     data = config.data
     shape = generator.autoencoder.compression.latent_shape(data.frames, data.height, data.width)
-    model: Any = generation.text_to_video.make_model(config)
+    model = text_to_video.make_model(config)
     sample = jax.jit(checkify.checkify(generation.make_sampler(model, config, shape, steps, guidance)))
     text, empty = (byte_tokens.tokenize(some, config.text.length) for some in (prompts, [""] * len(prompts)))
     error, found = sample(generator.params, text, empty, jax.random.key(0), np.arange(len(prompts)))
