@@ -84,7 +84,7 @@ def _ours(case: dict[str, Any]) -> dict[str, Any]:
     params = rules.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
     shape = (case["frames"], case["height"], case["width"])
     size = (1, *shape, 3) if case["step"] == "encode" else (1, *module.compression.latent_shape(*shape))
-    x = jax.random.normal(jax.random.key(1), size)
+    x = jnp.tanh(jax.random.normal(jax.random.key(1), size))  # pixels lie in [-1, 1]
     coder, chunk = Streaming(module, params), case["chunk"]
     if chunk:
         function = lambda x: list(getattr(coder, case["step"])(x, chunk))  # noqa: E731

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment with the dev extra and runs the default test suite; further arguments go to pytest
-# (launch/test.sh -m slow runs the slow tests).
+# Makes the environment with the dev extra and runs the default test suite, a worker to each core but four at most (a
+# worker takes up to 4 GiB); further arguments go to pytest: launch/test.sh -m slow runs the slow tests, launch/test.sh
+# -n 0 everything in one process.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
-python -m pytest "$@"
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"

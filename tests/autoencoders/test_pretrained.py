@@ -138,6 +138,7 @@ def test_image_latents_are_shifted_and_scaled(tmp_path):
     np.testing.assert_allclose(statistics.normalise(jnp.asarray(z)), (z - 0.1) * 0.5, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_an_image_autoencoder(tmp_path):
     """At a learning rate of nothing its average is the image model, inflated."""
     folder = published.write("image_without_quant_conv", tmp_path / "image")

@@ -12,8 +12,8 @@ from vidflow.training.program import make_program
 
 EXPERIMENT = "experiments/bounce/text_to_video.py:smoke"
 STEPS = 20
-MESHES = [(1, 1, 8, 1), (1, 2, 2, 2)]  # each compiles for half a minute
-MORE = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 1, 2, 2)]
+MESHES = [(1, 2, 2, 2)]  # each compiles for half a minute
+MORE = [(1, 1, 8, 1), (8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 1, 8), (2, 1, 2, 2)]
 
 
 def losses(mesh_shape, microbatches=1, table=rules.DEFAULT, **model):
@@ -56,6 +56,7 @@ def test_losses_are_those_of_one_device(shape, alone):
     np.testing.assert_allclose(losses(shape)[0], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_microbatches_on_a_mesh_change_nothing(alone):
     np.testing.assert_allclose(losses((1, 2, 2, 2), microbatches=2)[0], alone, rtol=0, atol=1e-5)
 

@@ -30,7 +30,8 @@ def test_kinds_have_as_many_parameters_and_latents():
     assert max(counts) < 1.025 * min(counts) and len(shapes) == 1
 
 
-@pytest.mark.parametrize("kind", ["causal", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:2])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_trains_and_is_scored(kind, tmp_path, capsys):
     flags = [f"--config={ABLATION}:{kind},smoke,outliers,consistency", "--config.steps=2"]
     train.main([*flags, f"--workdir={tmp_path}"])

@@ -97,6 +97,7 @@ def test_batches_of_images_have_no_time():
     assert np.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_steps_learns_in_tiles():
     """A decoder that sees its neighbours gives something else in tiles, at some steps and not at others."""
     tiles = ("tiles.size=2,2,2", "tiles.overlap=1,1,1")
@@ -139,7 +140,8 @@ def test_what_cannot_be_is_a_sentence(override, message):
         learner(override)
 
 
-@pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("time", [1, 3])
 def test_a_game_in_bfloat16_stays_finite(tmp_path, time):
     """Open-Sora-Plan #265: their discriminator gave NaN in half precision."""
     flags = [f"--config.{text}" for text in (*ADVERSARIAL, "data.frames=4", "data.height=16", "data.width=16")]

@@ -65,9 +65,9 @@ def test_a_run_starts_from_an_exported_file_and_grows(smoke_run, out, tmp_path):
     for name, value in before.items():
         if "positions" in name:
             continue
-        np.testing.assert_array_equal(after[name], value, err_msg=name)
+        np.testing.assert_array_max_ulp(after[name], value, maxulp=1)  # of rounding d x + (1 - d) x
     table = "params/backbone/positions/time"
-    np.testing.assert_array_equal(after[table][:4], before[table])
+    np.testing.assert_array_max_ulp(after[table][:4], before[table], maxulp=1)
     assert after[table].shape[0] == 8 and after[table.replace("time", "width")].shape[0] == 16
     # The loss is that of the trained model, not of a fresh one.
     assert read_metrics(tmp_path / "run")[0]["loss"] < read_metrics(smoke_run)[0]["loss"]

@@ -69,6 +69,7 @@ def test_a_killed_run_resumes_to_the_same_bits(smoke_run, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(smoke_run, tmp_path):
     child = process(
         "vidflow.train",

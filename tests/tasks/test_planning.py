@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from vidflow import config as configs
@@ -19,6 +20,10 @@ ALONE = {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}
 @pytest.fixture(scope="module", autouse=True)
 def compiler():
     topologies.devices(parse("v5e:2x2"))  # fails where libtpu is missing
+    skipped = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", skipped)
 
 
 def tiny(**changes):
@@ -81,6 +86,7 @@ def test_gathers_are_those_of_the_kernels(planned):
     assert gib["all-to-all"] == pytest.approx(exchanged, rel=0.05)
 
 
+@pytest.mark.slow
 def test_splash_counts_what_plain_attention_does(planned):
     """XLA sees the products of its own attention; of splash, which it does not see inside, they are counted by hand."""
     plain = searching.plan(tiny(**{"model.kernel": "xla"}), "train", parse("v5e:2x2"), ALONE | {"sequence": 4})
