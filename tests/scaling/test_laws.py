@@ -1,0 +1,145 @@
+"""Fits of scaling laws against laws that are known."""
+
+import numpy as np
+import pytest
+
+from tests.scaling.synthetic import LIANG, PAPERS, isoflop
+from vidflow.errors import UsageError
+from vidflow.scaling import envelope, laws, parametric, rates
+from vidflow.scaling import isoflop as method
+from vidflow.scaling.isoflop import Points
+from vidflow.scaling.laws import PowerLaw
+
+CHINCHILLA = parametric.Loss(0.5, 160.0, 0.32, 160.0, 0.29)
+
+
+def grid(noise=0.0, seed=0):
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 4e8, 5), np.geomspace(1e9, 2e10, 6)))
+    noise = 1 + noise * np.random.default_rng(seed).normal(size=n.size)
+    return Points(n, d, 6 * n * d, CHINCHILLA(n, d) * noise)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_isoflop_finds_the_exponents_of_a_paper(paper):
+    coefficient, exponent, loss = PAPERS[paper]
+    fitted, curves = method.fit(isoflop(PAPERS[paper], seed=0, noise=2e-4), resamples=50)
+    assert fitted["parameters"].law.exponent == pytest.approx(exponent, abs=0.01)
+    assert fitted["tokens"].law.exponent == pytest.approx(1 - exponent, abs=0.01)
+    slope = np.log(loss(1e19) / loss(1e17)) / np.log(100)
+    assert fitted["loss"].law.exponent == pytest.approx(slope, abs=1e-3)
+    assert len(curves) == 6 and fitted["parameters"].law(1e18) == pytest.approx(coefficient * 1e18**exponent, rel=0.1)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_intervals_hold_the_truth_as_often_as_they_say(paper):
+    exponent, tries = PAPERS[paper][1], 200
+    held = 0
+    for seed in range(tries):
+        low, high = method.fit(isoflop(PAPERS[paper], seed), resamples=200, seed=seed)[0]["parameters"].exponent
+        held += low <= exponent <= high
+    assert 0.90 <= held / tries <= 0.99
+
+
+def test_metrics_are_read_at_the_best_size():
+    points = isoflop(LIANG, seed=0, noise=0.0)
+    best = 0.0009 * points.flops**0.5681
+    accuracy = 1e-3 * points.flops**0.1 * (1 + 0.05 * np.log(points.parameters / best))
+    fitted = method.fit(points._replace(others={"accuracy": accuracy}), resamples=20)[0]["accuracy"]
+    assert fitted.law.exponent == pytest.approx(0.1, abs=1e-3) and fitted.law(1e18) == pytest.approx(0.0631, rel=0.01)
+
+
+def test_a_floor_is_told_apart_from_a_pure_power_law():
+    x = np.geomspace(1e17, 1e20, 7)
+    rng = np.random.default_rng(0)
+    noise = 1 + 2e-4 * rng.normal(size=7)
+    law, chance = laws.floor_is_seen(x, PowerLaw(2000.0, -0.2, 0.4)(x) * noise)
+    assert law.floor == pytest.approx(0.4, abs=0.02) and law.exponent == pytest.approx(-0.2, abs=0.02)
+    assert chance < 0.01
+    unseen = [laws.floor_is_seen(x, 2.4 * x**-0.0273 * (1 + 2e-4 * rng.normal(size=7)))[1] for _ in range(40)]
+    assert np.mean(np.array(unseen) < 0.05) < 0.15  # one in twenty by chance
+
+
+def test_parametric_finds_its_formula_and_the_best_of_a_budget():
+    law = parametric.fit(grid())
+    np.testing.assert_allclose(law, CHINCHILLA, rtol=1e-3)
+    best = law.best(6.0)
+    n, d = best["parameters"](1e19), best["tokens"](1e19)
+    assert 6 * n * d == pytest.approx(1e19, rel=1e-6)
+    others = n * np.exp(np.linspace(-0.5, 0.5, 11))
+    losses = law(others, 1e19 / 6 / others)
+    assert np.argmin(losses) == 5 and best["loss"](1e19) == pytest.approx(losses[5], rel=1e-9)
+
+
+def test_parametric_intervals_hold_the_truth():
+    law, again = parametric.fit_with_intervals(grid(noise=2e-4), resamples=40)
+    low, high = laws.percentiles(np.array([other.alpha for other in again]))
+    assert low < CHINCHILLA.alpha < high and high - low < 0.1
+    found = parametric.best(law, again, grid())
+    low, high = found["parameters"].exponent
+    assert low < 0.29 / 0.61 < high and found["loss"].predict(1e20)[0] == pytest.approx(
+        float(CHINCHILLA.best(6.0)["loss"](1e20)), rel=0.01
+    )
+
+
+def test_one_bad_run_does_not_pull_the_formula():
+    points = grid(noise=1e-4)
+    points.loss[7] *= 1.3
+    assert parametric.fit(points).alpha == pytest.approx(CHINCHILLA.alpha, abs=0.03)
+
+
+def test_the_envelope_of_curves_finds_the_best_sizes():
+    sizes = np.geomspace(1e7, 1e9, 13)
+    n, d = (x.ravel() for x in np.meshgrid(sizes, np.geomspace(1e8, 1e11, 60)))
+    fitted = envelope.fit(Points(n, d, 6 * n * d, CHINCHILLA(n, d)), resamples=20)
+    assert fitted["parameters"].law.exponent == pytest.approx(0.29 / 0.61, abs=0.03)
+    loss = fitted["loss"]
+    np.testing.assert_allclose(loss.y, CHINCHILLA.best(6.0)["loss"](loss.x), rtol=5e-3)
+
+
+def test_the_best_pair_of_rate_and_batch_follows_its_rule():
+    """Yin et al., tables 1 and 2: exponents of tokens and parameters."""
+    rows = []
+    for n in (0.02, 0.06, 0.2):
+        for t in (2.0, 8.0):
+            rate, batch = 2e-4 * t**-0.0453 * n**-0.1619, 2e4 * t**0.808 * n**0.1906
+            for x in np.linspace(-1, 1, 4):
+                for y in np.linspace(-1.5, 1.5, 4):
+                    loss = 1 + 0.02 * (x + 0.1) ** 2 + 0.01 * y**2 + 0.005 * x * y
+                    rows.append((n, t, rate * np.exp(x + 0.1), batch * np.exp(y), loss))
+    fitted = rates.fit(rates.Trained(*np.array(rows).T))
+    assert (fitted["batch"].of_tokens, fitted["batch"].of_parameters) == pytest.approx((0.808, 0.1906), abs=1e-6)
+    assert (fitted["rate"].of_tokens, fitted["rate"].of_parameters) == pytest.approx((-0.0453, -0.1619), abs=1e-6)
+    assert rates.best_rate(np.geomspace(1e-4, 1e-2, 5), np.square(np.log(np.geomspace(1e-4, 1e-2, 5) / 2e-3))) == (
+        pytest.approx(2e-3)
+    )
+
+
+def falling(points):
+    return points._replace(loss=points.loss * (points.parameters / 1e7) ** -0.5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (falling, "train larger models than"),
+        (lambda points: falling(points)._replace(loss=points.loss * (points.parameters / 1e7) ** 0.5), "train smaller"),
+        (lambda points: points.only(points.flops < 2e17), "One budget shows no law"),
+        (lambda points: points.only(np.arange(42) % 7 < 3), "models of 3 sizes, and a parabola"),
+        (lambda points: points._replace(loss=np.where(points.loss > 0.8, np.nan, points.loss)), "not a number"),
+    ],
+)
+def test_what_shows_no_minimum_is_refused(spoil, message):
+    with pytest.raises(UsageError, match=message):
+        method.fit(spoil(isoflop(LIANG, seed=0)), resamples=5)
+
+
+def test_a_minimum_beyond_the_rates_is_refused():
+    rate = np.geomspace(1e-4, 1e-2, 5)
+    with pytest.raises(UsageError, match="beyond those tried: try larger ones than 0.01"):
+        rates.best_rate(rate, np.square(np.log(rate / 3e-2)))
+
+
+def test_sizes_that_grow_with_their_tokens_are_refused():
+    n = np.geomspace(1e7, 1e9, 8)
+    with pytest.raises(UsageError, match="cannot be told apart"):
+        parametric.fit(Points(n, 20 * n, 120 * n * n, CHINCHILLA(n, 20 * n)))

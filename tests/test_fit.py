@@ -1,0 +1,100 @@
+"""vidflow fit, from the results of a sweep to laws and figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.scaling.synthetic import LIANG, isoflop
+from vidflow import fit
+from vidflow.errors import UsageError
+
+
+def rows(**changes):
+    points = isoflop(LIANG, seed=0)
+    for index, (parameters, tokens, flops, loss) in enumerate(zip(*points[:4], strict=True)):
+        row = {"name": f"point {index}", "parameters": parameters, "tokens": tokens, "flops": flops, "loss": loss}
+        yield row | {"seed": 0, "commit": "0" * 40, "convention": "6ND", "bounce/shape": 0.3 * loss**-0.7} | changes
+
+
+def write(tmp_path, rows):
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"--results={file}"
+
+
+def call(tmp_path, rows, *flags):
+    fit.main([write(tmp_path, rows), f"--out={tmp_path / 'laws'}", *flags])
+    return json.loads((tmp_path / "laws" / "laws.json").read_text())
+
+
+def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys):
+    found = call(tmp_path, rows(), "--holdout=largest", "--metric=bounce/shape", "--predict=1e21")
+    for name, exponent in (("parameters", 0.5681), ("tokens", 0.4319), ("loss", -0.0273), ("bounce/shape", 0.02)):
+        assert found[name]["exponent"] == pytest.approx(exponent, abs=0.02)
+        assert found[name]["low"] <= found[name]["exponent"] <= found[name]["high"] and found[name]["coefficient"] > 0
+    assert found["runs"] == 42 and found["largest"] == pytest.approx(10**18.6, rel=0.01)
+    held = {row["name"]: row for row in found["held_out"]}
+    assert held["parameters"]["found"] == pytest.approx(0.0009 * 1e19**0.5681, rel=0.1)
+    assert held["loss"]["predicted"] == pytest.approx(held["loss"]["found"], rel=2e-3)
+    said = capsys.readouterr().out
+    assert "Liang et al. 2024: parameters 0.5681, tokens 0.4319" in said
+    assert "held out: the budget of 1e+19" in said and "at 1e+21 FLOPs" in said
+    assert "vidflow plan --config=experiments/moviegen/video.py:1b,768px" in said
+    assert "251 times the largest budget that was fitted and a guess" in said
+    for name in ("losses", "laws", "residuals"):
+        assert (tmp_path / "laws" / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("method", ["parametric", "envelope"])
+def test_the_other_methods_write_their_laws_too(tmp_path, method):
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e8, 1e11, 12)))
+    loss = 0.5 + 160 * n**-0.32 + 160 * d**-0.29
+    columns = zip(n, d, 6 * n * d, loss, strict=True)
+    found = call(
+        tmp_path,
+        [dict(zip(("parameters", "tokens", "flops", "loss"), row, strict=True)) for row in columns],
+        f"--method={method}",
+    )
+    assert found["parameters"]["exponent"] == pytest.approx(0.29 / 0.61, abs=0.1)
+    assert ("formula" in found) == (method == "parametric")
+
+
+def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, capsys):
+    several = [row | {"config": {"optimizer.learning_rate": 1e-3}} for row in rows()]
+    several += [row | {"config": {"optimizer.learning_rate": 1e-2}, "loss": 1.1 * row["loss"]} for row in rows()]
+    several[0]["commit"] = "f" * 40
+    several.append(several[1] | {"loss": float("nan"), "name": "the lost one"})
+    found = call(tmp_path, several)
+    assert found["parameters"]["exponent"] == pytest.approx(0.5681, abs=0.01) and found["runs"] == 42
+    said = capsys.readouterr().out
+    assert "note: left out the lost one: its loss is nan" in said
+    assert "note: runs of 2 commits are mixed: 000000000000, ffffffffffff" in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "message"),
+    [
+        ([], [], "has no finished point"),
+        ([{"parameters": 1.0}], [], "line 1 needs a positive number as 'tokens', and has None"),
+        (list(rows())[:7], [], "One budget shows no law"),
+        (list(rows())[:14], ["--holdout=largest"], "leaves 1 of 2 budgets"),
+        ([next(rows()), next(rows(convention="counted"))], [], "mixes FLOPs counted as 6ND and counted"),
+        ([next(rows(loss=float("nan")))], [], "No run has a finite loss"),
+        (list(rows()), ["--metric=bounce/shap"], "has no metric 'bounce/shap': did you mean 'bounce/shape'"),
+        (list(rows()), ["--method=isoflops"], "use one of isoflop, parametric, envelope"),
+        (list(rows()), ["--predict=much"], "--predict=much is not a budget"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, lines, flags, message):
+    with pytest.raises(UsageError, match=message):
+        call(tmp_path, lines, *flags)
+    assert not (tmp_path / "laws" / "laws.json").exists()
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"parameters"')
+    with pytest.raises(UsageError, match="results.jsonl line 1 is not JSON"):
+        fit.main([f"--results={tmp_path / 'results.jsonl'}", f"--out={tmp_path}"])
+    with pytest.raises(UsageError, match="is not there"):
+        fit.main([f"--results={tmp_path / 'none'}", f"--out={tmp_path}"])

@@ -1,0 +1,79 @@
+"""Fit laws of scaling to the results of a sweep: the best size, tokens and loss for a budget of training FLOPs.
+
+  vidflow fit --results=runs/sweep/results.jsonl --out=runs/laws
+  vidflow fit --results=runs/sweep/results.jsonl --out=runs/laws --holdout=largest --metric=bounce/shape
+  vidflow fit --results=runs/sweep/results.jsonl --out=runs/laws --predict=1e21
+
+Methods (Hoffmann et al. 2022): isoflop, a parabola over model size at each budget and power laws through their minima;
+parametric, one formula of the loss of every run; envelope, which of the training curves is lowest. --holdout=largest
+fits without the largest budget, and says how well the laws foretell it. Writes laws.json and figures, and prints the
+laws beside those that papers have published.
+"""
+
+from collections.abc import Sequence
+
+from vidflow import cli
+from vidflow.errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.parser(__doc__, "fit")
+    parser.add_argument("--results", required=True, metavar="FILE", help="results.jsonl of a sweep")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for laws.json and the figures")
+    parser.add_argument("--method", default="isoflop", help="isoflop (default), parametric or envelope")
+    parser.add_argument("--holdout", choices=["largest"], help="fit without the largest budget, and try the laws on it")
+    parser.add_argument("--metric", action="append", default=[], help="fit this metric too (isoflop); may be repeated")
+    parser.add_argument("--predict", metavar="FLOPS", help="say what the laws say of a budget, such as 1e21")
+    args, _ = cli.parse_with_overrides(parser, argv)
+    budget = _budget(args.predict) if args.predict else None
+
+    import json
+    from pathlib import Path
+
+    from vidflow import files
+    from vidflow.reporting import laws
+    from vidflow.tasks import fitting, results
+
+    rows, said = results.sound(results.read(Path(args.results)))
+    rules = fitting.rules(rows)
+    tuned = results.best_of_rates(rows)
+    points = results.points(tuned, args.metric)
+    seen, held = fitting.without_the_largest(points) if args.holdout else (points, None)
+    found = fitting.fit(seen, args.method)
+    largest = float(seen.flops.max())
+
+    print(laws.as_text(found, args.method))
+    for line in said:
+        print(f"note: {line}")
+    bound = fitting.floor(found)
+    if bound is not None:
+        seen_or_not = "seen" if bound[1] < 0.05 else "not seen"
+        print(f"a floor of the loss of {bound[0]:.4g} is {seen_or_not}, p = {bound[1]:.3f}")
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    more = {"runs": len(tuned), "largest": largest, "commits": sorted({str(row.get("commit")) for row in rows})}
+    if held is not None:
+        trials = fitting.tried(found, held)
+        print(laws.held_text(trials))
+        more["held_out"] = [trial._asdict() for trial in trials]
+    if rules is not None:
+        more["rules"] = {name: rule._asdict() for name, rule in rules.items()}
+    files.write_whole(out / "laws.json", json.dumps(laws.as_json(found, args.method, **more), indent=1) + "\n")
+    for name, figure in laws.figures(found, seen).items():
+        figure.savefig(out / f"{name}.png", dpi=150)
+    if budget is not None:
+        print(*laws.prediction(found, rules, budget, largest), sep="\n")
+
+
+def _budget(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--predict={text} is not a budget of FLOPs: write a positive number, such as 1e21.")
+    return value
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,137 @@
+"""Laws of scaling as text and as figures."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vidflow.models.sizes import SIZES
+from vidflow.scaling.isoflop import Points
+from vidflow.scaling.laws import Fitted
+from vidflow.scaling.parameters import transformer
+from vidflow.scaling.rates import Rule
+from vidflow.tasks.fitting import Found, Held
+
+PUBLISHED = Path(__file__).parents[1] / "assets" / "laws" / "published.json"
+MOVIE_GEN_SIZES = ("1b", "5b", "9b", "17b", "30b")  # the argument of experiments/moviegen/video.py
+FAR = 10.0  # a law used so many times beyond its largest budget is a guess
+
+
+def as_text(found: Found, method: str) -> str:
+    """The laws, a line each, and beside them those that were published: not results of ours."""
+    lines = [f"laws over the budget of C training FLOPs, by {method}, with 95% intervals"]
+    for name, fitted in found.laws.items():
+        law, (low, high) = fitted.law, fitted.exponent
+        plus = f" + {law.floor:.4g}" if law.floor else ""
+        line = f"{law.coefficient:.4g} C^{law.exponent:.4f}{plus}"
+        lines.append(f"  {name:<12} {line:<32} exponent in [{low:.4f}, {high:.4f}]")
+    if found.formula is not None:
+        f = found.formula
+        lines.append(f"  loss(N, D) = {f.floor:.4g} + {f.a:.4g} / N^{f.alpha:.4f} + {f.b:.4g} / D^{f.beta:.4f}")
+    lines.append("published exponents (other data, models and counts of FLOPs):")
+    for paper in json.loads(PUBLISHED.read_text()):
+        of = [name for name in ("parameters", "tokens", "loss") if name in paper]
+        said = ", ".join(f"{name} {paper[name]['exponent']:g}" for name in of)
+        lines.append(f"  {paper['name']}: {said} ({paper['source']}; {paper['provenance']})")
+    return "\n".join(lines)
+
+
+def held_text(rows: Sequence[Held]) -> str:
+    """How far the laws of the other budgets were off at the largest."""
+    lines = [f"held out: the budget of {rows[0].flops:.3g} FLOPs"]
+    for row in rows:
+        inside = "inside" if row.low <= row.found <= row.high else "outside"
+        off = 100 * (row.predicted / row.found - 1)
+        lines.append(
+            f"  {row.name:<12} predicted {row.predicted:.4g} [{row.low:.4g}, {row.high:.4g}], found {row.found:.4g}: "
+            f"{off:+.1f}%, {inside} the interval"
+        )
+    return "\n".join(lines)
+
+
+def prediction(found: Found, rules: dict[str, Rule] | None, flops: float, largest: float) -> list[str]:
+    """What the laws say of a budget, which model that is and how to plan it, and how far it is from the runs."""
+    lines, best = [f"at {flops:.3g} FLOPs"], {}
+    for name, fitted in found.laws.items():
+        best[name], low, high = fitted.predict(flops)
+        lines.append(f"  {name:<12} {best[name]:.4g} [{low:.4g}, {high:.4g}]")
+    for name, rule in (rules or {}).items():
+        lines.append(f"  {name:<12} {rule(best['parameters'], best['tokens']):.4g}")
+    size, parameters = nearest_size(best["parameters"])
+    lines.append(f"  the nearest model is {size}, of {parameters:,} parameters; what a step of it needs:")
+    lines.append(f"    vidflow plan --config=experiments/moviegen/video.py:{size},768px --topology=v5p:4x4x4 --search")
+    if flops > largest:
+        guess = " and a guess" if flops > FAR * largest else ""
+        lines.append(f"  this is {flops / largest:.3g} times the largest budget that was fitted{guess}")
+    return lines
+
+
+def nearest_size(parameters: float) -> tuple[str, int]:
+    """The row of the table of Movie Gen's models that is nearest, by ratio, and its parameters."""
+    counts = {
+        name: transformer(SIZES[name], positions=(32, 96, 96), text_width=SIZES[name].width, features=64)
+        for name in MOVIE_GEN_SIZES
+    }
+    name = min(counts, key=lambda name: abs(math.log(counts[name] / parameters)))
+    return name, counts[name]
+
+
+def as_json(found: Found, method: str, **more: Any) -> dict[str, Any]:
+    """laws.json: each law with `coefficient`, `exponent`, `floor`, and `low` and `high` of the exponent."""
+    result: dict[str, Any] = {"method": method, **more}
+    for name, fitted in found.laws.items():
+        low, high = fitted.exponent
+        result[name] = fitted.law._asdict() | {"low": low, "high": high}
+    if found.formula is not None:
+        result["formula"] = found.formula._asdict()
+    return result
+
+
+def figures(found: Found, points: Points) -> dict[str, Figure]:
+    """By name: losses over sizes, the laws over budgets, what the laws leave."""
+    return {"losses": _losses(found, points), "laws": _laws(found.laws), "residuals": _residuals(found, points)}
+
+
+def _losses(found: Found, points: Points) -> Figure:
+    """Loss over parameters, a colour a budget, with parabolas and their minima where there are any."""
+    figure = Figure((6, 4), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="parameters", ylabel="loss")
+    dots = axes.scatter(points.parameters, points.loss, c=np.log10(points.flops), cmap="viridis", s=14)
+    figure.colorbar(dots, label="log10 of training FLOPs")
+    for curve in found.parabolas:
+        u = np.log(np.geomspace(curve.points.parameters.min(), curve.points.parameters.max(), 50))
+        axes.plot(np.exp(u), np.polyval(curve.curve, u), color="grey", lw=0.8)
+        axes.plot(curve.parameters, curve.loss, "x", color="black")
+    return figure
+
+
+def _laws(laws: dict[str, Fitted]) -> Figure:
+    figure = Figure((3.2 * len(laws), 3), layout="constrained")
+    for axes, (name, fitted) in zip(np.atleast_1d(figure.subplots(1, len(laws))), laws.items(), strict=True):
+        x = np.geomspace(fitted.x.min() / 2, fitted.x.max() * FAR, 60)
+        ends = np.array([fitted.predict(flops)[1:] for flops in x])
+        axes.loglog(x, fitted.law(x), color="black", lw=1)
+        axes.fill_between(x, *ends.T, alpha=0.2, color="grey", lw=0)
+        axes.plot(fitted.x, fitted.y, "o", ms=4)
+        axes.set(xlabel="training FLOPs", title=name)
+    return figure
+
+
+def _residuals(found: Found, points: Points) -> Figure:
+    """Loss over what was fitted, in percent: structure here says that the form is wrong."""
+    figure = Figure((6, 3), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="parameters", ylabel="loss beyond the fit, %")
+    axes.axhline(0, color="grey", lw=0.8)
+    if found.formula is not None:
+        smooth = found.formula(points.parameters, points.tokens)
+        axes.plot(points.parameters, 100 * (points.loss / smooth - 1), "o", ms=4)
+    for curve in found.parabolas:
+        at, loss = curve.points.parameters, curve.points.loss
+        axes.plot(at, 100 * (loss / np.polyval(curve.curve, np.log(at)) - 1), "o", ms=4, label=f"{curve.flops:.2g}")
+    if found.parabolas:
+        axes.legend(title="FLOPs", fontsize=7)
+    return figure

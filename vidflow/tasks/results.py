@@ -1,0 +1,83 @@
+"""The rows of a sweep, results.jsonl, as what laws are fitted to.
+
+A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted), `loss`, `seed`,
+`commit`, `config` (the values that differ between rows) and any metric by its name.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidflow.config import nearest
+from vidflow.errors import UsageError
+from vidflow.scaling.isoflop import Points
+
+Row = dict[str, Any]
+NEEDED = ("parameters", "tokens", "flops", "loss")
+RATE = "optimizer.learning_rate"
+
+
+def read(path: Path) -> list[Row]:
+    """Raises UsageError: no such file, a line that is not a row, no rows, or FLOPs counted in several ways."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not there: --results is the results.jsonl of a sweep.")
+    rows = [_row(path, number, line) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    if not rows:
+        raise UsageError(f"{path} has no finished point: wait for one, or look at the sweep's log.")
+    conventions = sorted({row.get("convention", "unknown") for row in rows})
+    if len(conventions) > 1:
+        raise UsageError(f"{path} mixes FLOPs counted as {' and '.join(conventions)}: fit each by itself.")
+    return rows
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise UsageError(f"{path} line {number} is not JSON: delete it, or write the file again.") from None
+    for name in NEEDED:
+        value = row.get(name) if isinstance(row, dict) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or (name != "loss" and not 0 < value < np.inf):
+            raise UsageError(f"{path} line {number} needs a positive number as '{name}', and has {value!r}.")
+    return row
+
+
+def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The rows whose loss is a number, and what a reader should know of the others and of these.
+
+    Raises:
+      UsageError: none is left.
+    """
+    kept = [row for row in rows if np.isfinite(row["loss"])]
+    said = [f"left out {row.get('name', 'a run')}: its loss is {row['loss']}" for row in rows if row not in kept]
+    commits = sorted({str(row.get("commit", "unknown"))[:12] for row in kept})
+    if len(commits) > 1:
+        said.append(f"runs of {len(commits)} commits are mixed: {', '.join(commits)}")
+    if not kept:
+        raise UsageError("No run has a finite loss: look at their reports (vidflow report --run=...).")
+    return kept, said
+
+
+def best_of_rates(rows: Iterable[Row]) -> list[Row]:
+    """Of rows that differ in the learning rate alone, the one of the least loss: the rate tuned for that model."""
+    best: dict[Any, Row] = {}
+    for row in rows:
+        others = {key: value for key, value in row.get("config", {}).items() if key != RATE}
+        key = (row["parameters"], row["tokens"], row["flops"], row.get("seed"), json.dumps(others, sort_keys=True))
+        if key not in best or row["loss"] < best[key]["loss"]:
+            best[key] = row
+    return list(best.values())
+
+
+def points(rows: Sequence[Row], metrics: Sequence[str] = ()) -> Points:
+    """Raises UsageError: a metric that a row lacks."""
+    for metric in metrics:
+        for row in rows:
+            if not isinstance(row.get(metric), int | float):
+                near = nearest(metric, [key for key, value in row.items() if isinstance(value, float)])
+                raise UsageError(f"{row.get('name', 'A row')} has no metric '{metric}': did you mean '{near}'?")
+    columns = (np.array([float(row[name]) for row in rows]) for name in NEEDED)
+    return Points(*columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})
