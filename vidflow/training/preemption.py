@@ -1,6 +1,7 @@
 """Being told to stop: SIGTERM on one machine, and the notice that a pod's hosts agree on."""
 
 import signal
+from threading import Event
 from types import FrameType
 from typing import Any
 
@@ -9,12 +10,14 @@ from jax.experimental import multihost_utils
 
 from vidflow.errors import Preempted
 
+_told = Event()  # a stop was asked for before the loop began
+
 
 class Notice:
     """Within its context SIGTERM no longer ends the process but is remembered, for the loop to ask after each step."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = _told.is_set()
         self._before: Any = None
 
     def __enter__(self) -> "Notice":
@@ -36,9 +39,11 @@ class Notice:
 
 def stop_at_once(code: int) -> None:
     """From now on SIGTERM raises `Preempted` wherever the main thread is: for work whose files are whole or absent at
-    any moment."""
+    any moment. Where Python swallows the exception, as in a callback of its garbage collector, the loop stops after its
+    first step."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _told.set()
         raise Preempted("Told to stop: what was finished is kept, and the same command goes on.", code)
 
     if jax.process_count() == 1:
