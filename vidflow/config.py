@@ -24,9 +24,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -203,9 +204,7 @@ def load(spec: str) -> ConfigDict:
     if match is None:
         raise UsageError(f"{spec!r} names no config; write FILE.py or FILE.py:arg.")
     path, arg = Path(match[1]), match[2] or ""
-    get_config = getattr(_execute(path), "get_config", None)
-    if not callable(get_config):
-        raise UsageError(f'{path} has no get_config; define `def get_config(arg="")` in it.')
+    get_config = function(path, "get_config", 'def get_config(arg="")')
     if inspect.signature(get_config).parameters:
         config = get_config(arg)
     elif arg:
@@ -219,6 +218,17 @@ def load(spec: str) -> ConfigDict:
         )
     flatten(config)  # A leaf that cannot be saved must fail now, not at the first checkpoint.
     return _locked(config)
+
+
+def function(path: Path, name: str, shape: str) -> Callable[..., Any]:
+    """A function of a config file, which its text `shape` explains.
+
+    Raises: UsageError if the file is missing or unreadable, or has no such function.
+    """
+    found = getattr(_execute(path), name, None)
+    if not callable(found):
+        raise UsageError(f"{path} has no {name}; define `{shape}` in it.")
+    return found
 
 
 def _execute(path: Path) -> ModuleType:

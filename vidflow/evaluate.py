@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=256, help="clips that are reconstructed (default: 256)")
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
     parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
+    parser.add_argument("--only", metavar="PART[,PART]", help="autoencoder, loss, samples (default: all)")
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.metrics import i3d
     from vidflow.tasks import evaluation, reconstruction
 
+    parts = tuple(args.only.split(",")) if args.only else evaluation.PARTS
+    if unknown := [part for part in parts if part not in evaluation.PARTS]:
+        raise UsageError(f"--only={args.only} names '{unknown[0]}': use {', '.join(evaluation.PARTS)}.")
     judges = reconstruction.Judges(
         perceptual.load(args.lpips) if args.lpips else None, i3d.load(args.i3d) if args.i3d else None
     )
@@ -53,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judges)
         print(reconstruction.table(rows))
     else:
-        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judges)
+        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judges, parts)
         print(table(scores))
-    print(said.card())
+    if said is not None:
+        print(said.card())
 
 
 def table(scores: dict) -> str:

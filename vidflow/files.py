@@ -70,6 +70,18 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process has `held` the folder and still runs."""
+    try:
+        with (folder / ".lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Writes a JSON object whole, with a digest of it under "digest"."""
     write_whole(path, json.dumps({**record, "digest": digest(record)}, indent=2) + "\n")

@@ -14,6 +14,12 @@ class Size(NamedTuple):
     feed_forward: int
 
 
+# The ladder is for scaling laws on small machines: heads of 16, depth that grows with width.
+LADDER = {
+    f"ladder-{width}": Size(layers, width, width // 16, 3 * width)
+    for layers, width in ((2, 32), (3, 48), (4, 64), (5, 96), (6, 128), (8, 192), (10, 256), (12, 384))
+}
+
 # dit-s to dit-xl are DiT's (Peebles and Xie 2023, table 1), whose feed-forward has two matrices.
 # 30b is Movie Gen's (table 2 of its section 3); 1b and 5b are those of its open replication; 9b and 17b keep the
 # ratios of 30b between the two sizes that Movie Gen names in its scaling study without publishing their shapes.
@@ -34,6 +40,7 @@ SIZES = {
     "dit-b": Size(12, 768, 12, 3072),
     "dit-l": Size(24, 1024, 16, 4096),
     "dit-xl": Size(28, 1152, 16, 4608),
+    **LADDER,
 }
 
 

@@ -27,6 +27,7 @@ from vidflow.training import run_folder
 from vidflow.worlds.bounce import grammar, reader, scene
 
 BATCH = 64
+PARTS = ("autoencoder", "loss", "samples")
 SHOWN = 16  # samples kept as files
 
 Scores = dict[str, Interval]
@@ -188,9 +189,14 @@ def data_of(config: ConfigDict) -> ConfigDict:
 
 
 def evaluate(
-    run: Path, prompts: int, seeds: Sequence[int], clips: int, judges: Judges = NO_JUDGES
-) -> tuple[Protocol, Scores]:
-    """Evaluates what the run holds and writes evaluation.json, protocol.json and samples/.
+    run: Path,
+    prompts: int,
+    seeds: Sequence[int],
+    clips: int,
+    judges: Judges = NO_JUDGES,
+    parts: Sequence[str] = PARTS,
+) -> tuple[Protocol | None, Scores]:
+    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the autoencoder) and samples/.
 
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
@@ -200,11 +206,14 @@ def evaluate(
     config = run_folder.read_config(run)
     data = data_of(config)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
-    said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
-    if "sampling" in config:
-        generator = generation.load(run)
+    said, scores = None, {}
+    if "autoencoder" in parts:
+        said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
+    if "sampling" in config and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
-        scores |= validation.flow_loss(generator, held_out, clips, BATCH)
+        scores |= validation.flow_loss(generation.load(run), held_out, clips, BATCH)
+    if "sampling" in config and "samples" in parts:
+        generator = generation.load(run)
         if data.source == "bounce":
             generated, samples = generator_scores(generator, prompts, seeds)
             scores |= generated
@@ -214,7 +223,8 @@ def evaluate(
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
         write_samples(run, samples, data.fps)
     write(run, scores)
-    files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
+    if said is not None:
+        files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
     return said, scores
 
 

@@ -1,7 +1,8 @@
 """The rows of a sweep, results.jsonl, as what laws are fitted to.
 
-A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted), `loss`, `seed`,
-`commit`, `config` (the values that differ between rows) and any metric by its name.
+A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted), `loss` (and
+`loss_of`, validation or training), `seed`, `commit`, `config` (the values that differ between rows) and any metric by
+its name.
 """
 
 import json
@@ -27,9 +28,10 @@ def read(path: Path) -> list[Row]:
     rows = [_row(path, number, line) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
     if not rows:
         raise UsageError(f"{path} has no finished point: wait for one, or look at the sweep's log.")
-    conventions = sorted({row.get("convention", "unknown") for row in rows})
-    if len(conventions) > 1:
-        raise UsageError(f"{path} mixes FLOPs counted as {' and '.join(conventions)}: fit each by itself.")
+    for what, key in (("FLOPs counted as", "convention"), ("losses of", "loss_of")):
+        ways = sorted({row.get(key, "unknown") for row in rows})
+        if len(ways) > 1:
+            raise UsageError(f"{path} mixes {what} {' and '.join(ways)}: fit each by itself.")
     return rows
 
 

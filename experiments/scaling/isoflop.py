@@ -1,0 +1,53 @@
+"""IsoFLOP curves of text to video on the bounce world: how a budget of FLOPs is best spent on parameters and tokens.
+
+Question: which powers of compute are the best size and length of a small video model? Liang et al. (2024) found 0.57
+and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video. Not answered yet: no results are in.
+
+    vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
+        --config.data.clips=131072 --out=runs/isoflop/latents
+    vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --evaluate=loss \\
+        --config.autoencoder.run=runs/demo_autoencoder --config.data.path=runs/isoflop/latents
+    vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws --holdout=largest
+
+Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows. Clips are read from a
+cache, so large that none is seen more than three times.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vidflow import config as configs
+from vidflow.config import parse_arg
+from vidflow.models.sizes import LADDER, size
+from vidflow.tasks import text_to_video
+
+BUDGETS = (2e12, 6e12, 2e13, 6e13)
+# So many sizes a budget, the smallest of them by its place in the ladder: the best one is in the middle.
+SIZES, FIRST = 5, (0, 1, 2, 3)
+SEEDS_AT = 6e12  # the budget that is trained with three seeds, which shows the noise of a loss
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # tried at the smallest budget
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    arg = parse_arg(arg, size=tuple(LADDER), flops=2e12)
+    config = configs.load(str(Path(__file__).parents[1] / "bounce" / "text_to_video.py"))
+    width = size(arg.size).width
+    config.model.size = arg.size
+    config.text.update({"width": width, "heads": size(arg.size).heads})
+    config.optimizer.update({"name": "adamw", "learning_rate": 4e-3, "warmup": 50, "decay": "linear", "b2": 0.95})
+    config.data.source = "cache"
+    config.checkpoint.every = 500
+    step = text_to_video.outline(config).flops_per_row * config.batch_size
+    config.steps = max(1, round(arg.flops / step))
+    return config
+
+
+def sweep(add) -> None:
+    for budget, first in zip(BUDGETS, FIRST, strict=True):
+        for name in tuple(LADDER)[first : first + SIZES]:
+            arg = f"size={name},flops={budget:g}"
+            for seed in range(3 if budget == SEEDS_AT else 1):
+                rates = RATES if budget == BUDGETS[0] else (4e-3,)
+                for rate in rates:
+                    add({"optimizer.learning_rate": rate, "seed": seed}, arg)

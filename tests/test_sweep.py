@@ -1,0 +1,142 @@
+"""vidflow sweep: its points, its rows, and what a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.experiments import TEXT_TO_VIDEO
+from vidflow import config as configs
+from vidflow import sweep
+from vidflow.errors import UsageError
+from vidflow.scaling import flops
+from vidflow.tasks import sweeping
+
+ROOT = Path(__file__).parents[1]
+FILE = '''
+from vidflow import config as configs
+
+def get_config(arg=""):
+    return configs.load("{root}/experiments/bounce/autoencoder.py:smoke")
+
+def sweep(add):
+    {body}
+'''
+TWO = "for seed in (0, 1): add({'seed': seed, 'steps': 2})"
+
+
+def file(tmp_path, body=TWO):
+    path = tmp_path / "experiment.py"
+    path.write_text(FILE.format(root=ROOT, body=body))
+    return str(path)
+
+
+def test_points_have_names_folders_and_the_config_that_results(tmp_path):
+    first, second = sweeping.points(file(tmp_path), (("batch_size", "4"),))
+    assert (first.name, second.name) == ("seed=0,steps=2", "seed=1,steps=2") and first.folder != second.folder
+    assert (second.config.seed, second.config.steps, second.config.batch_size) == (1, 2, 4)
+    spec, *said = second.command(Path("runs"))
+    values = [("seed", "1"), ("steps", "2"), ("batch_size", "4")]
+    assert said == [f"--workdir=runs/{second.folder}", *(f"--config.{key}={value}" for key, value in values)]
+    assert configs.digest(configs.override(configs.load(spec.removeprefix("--config=")), values)) == second.folder
+
+
+@pytest.mark.parametrize(
+    ("body", "flags", "message"),
+    [
+        ("add({'seed': 1}); add({'seed': 1})", [], "one point twice: seed=1 and seed=1"),
+        ("add({'sed': 1})", [], "'sed' is unknown; did you mean 'seed'"),
+        ("pass", [], "adds no point"),
+        (TWO, ["--only=seed=7"], "is in no point's name; the first is: seed=0,steps=2"),
+        (TWO, ["--backend=slurm"], "is not one of local, tpu, print"),
+        (TWO, ["--jobs=0"], "count from 1"),
+        (TWO, ["--config.steps=x"], "must be an integer"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_sentence(tmp_path, body, flags, message):
+    with pytest.raises(UsageError, match=message):
+        sweep.main([f"--config={file(tmp_path, body)}", f"--workdir={tmp_path / 'sweep'}", *flags])
+
+
+def test_a_file_without_a_sweep_is_told_what_to_define(tmp_path):
+    with pytest.raises(UsageError, match="has no sweep; define `def sweep.add.` in it"):
+        sweep.main([f"--config={ROOT}/experiments/bounce/autoencoder.py", f"--workdir={tmp_path}"])
+
+
+def test_commands_can_be_printed_instead(tmp_path, capsys):
+    sweep.main([f"--config={file(tmp_path)}", f"--workdir={tmp_path / 'sweep'}", "--backend=tpu", "--only=seed=1"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("launch/tpu_vm.sh run -- vidflow train --config=") and line.endswith("--config.steps=2")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_row_counts_what_was_trained(smoke_run):
+    config = configs.load(TEXT_TO_VIDEO)
+    point = sweeping.Point(TEXT_TO_VIDEO, (("seed", "0"),), config, "seed=0", smoke_run.name)
+    (row,) = sweeping.rows(point, smoke_run.parent)
+    tokens = 2 * 4 * 4  # of 8 x 32 x 32 pixels, in latents of a fourth each way, in patches of 2 x 2 x 2
+    assert row["tokens"] == tokens * 8 * 20 and row["seed"] == 0 and row["config"] == {"seed": 0}
+    lines = [json.loads(line)["loss"] for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx((lines[-1] + lines[-2]) / 2) and row["loss_of"] == "training"
+    assert row["flops"] > 3 * 2 * tokens * 8 * 20 * 2 * 64 * 128  # more than a matrix of its feed-forward
+    assert flops.BACKWARD == 2 and row["convention"] == "counted"
+    with pytest.raises(UsageError, match="add --config.optimizer.decay=constant"):
+        sweeping.rows(point, smoke_run.parent, curve=4)
+    constant = configs.override(config, [("optimizer.decay", "constant")])
+    curve = sweeping.rows(point._replace(config=constant), smoke_run.parent, curve=4)
+    assert [row["steps"] for row in curve] == [5, 10, 15, 20] and curve[-1]["flops"] == row["flops"]
+
+
+def wait_for(condition, limit=300):
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "killed_after"), [(2, 1), (40, 13)])
+def test_a_killed_sweep_goes_on_without_what_is_finished_and_gives_the_same_table(tmp_path, count, killed_after):
+    body = f"for seed in range({count}): add({{'seed': seed, 'steps': 2}})"
+    config = f"--config={file(tmp_path, body)}"
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+
+    def finished():
+        return {path: path.stat().st_mtime_ns for path in killed.glob("*/finished.json")}
+
+    command = [sys.executable, "-m", "vidflow.sweep", config, f"--workdir={killed}"]
+    child = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    wait_for(lambda: len(finished()) >= killed_after, limit=3600)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    before = finished()
+    sweep.main([config, f"--workdir={killed}", "--jobs=2"])
+    assert before.items() <= finished().items() and len(finished()) == count
+    sweep.main([config, f"--workdir={whole}", "--jobs=2"])
+    tables = [(folder / "results.jsonl").read_text() for folder in (killed, whole)]
+    assert tables[0] == tables[1] and len(tables[0].splitlines()) == count
+
+
+def test_a_sweep_that_is_told_to_stop_stops_its_points_and_says_so(tmp_path):
+    command = [sys.executable, "-m", "vidflow.sweep", f"--config={file(tmp_path, 'add({})')}"]
+    child = subprocess.Popen([*command, f"--workdir={tmp_path / 'sweep'}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "sweep" / sweeping.points(command[-1][9:])[0].folder
+    wait_for((folder / "config.json").exists)
+    child.terminate()
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 75 and "the same command goes on" in said
+    assert not (folder / "finished.json").exists() and (tmp_path / "sweep" / "results.jsonl").read_text() == ""
+
+
+def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
+    body = "add({'data.source': 'folder', 'data.path': '/nowhere'}); add({'steps': 2})"
+    with pytest.raises(SystemExit) as exit_:
+        sweep.main([f"--config={file(tmp_path, body)}", f"--workdir={tmp_path / 'sweep'}", "--jobs=2"])
+    assert exit_.value.code == 1
+    said = capsys.readouterr()
+    assert "data.path=/nowhere (exit 2): see " in said.err and "1 rows" in said.out

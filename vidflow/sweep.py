@@ -1,0 +1,89 @@
+"""Run every point of a sweep and gather what they give in one table: results.jsonl, a line a point.
+
+  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop --jobs=2
+  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop --backend=print
+  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop --only=seed=0 --evaluate=loss
+  vidflow fit --results=runs/isoflop/results.jsonl --out=runs/isoflop/laws
+
+The file has a function sweep(add) beside its get_config, and calls add({"model.size": "demo", "seed": 1}) once a point.
+Each point is a run of vidflow train in a folder of its own, named by the digest of its config. The same command goes on
+after a kill: finished points are not run again, begun ones resume. Any --config.NAME=VALUE holds for all points.
+"""
+
+from collections.abc import Sequence
+
+from vidflow import cli
+from vidflow.errors import UsageError
+
+BACKENDS = ("local", "tpu", "print")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.parser(__doc__, "sweep")
+    cli.add_config_flags(parser)
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the sweep; resumed if it is there")
+    parser.add_argument("--jobs", type=int, default=1, help="points at a time (default 1; local)")
+    parser.add_argument(
+        "--backend", default="local", help="local; print commands; tpu: print them for launch/tpu_vm.sh, one slice"
+    )
+    parser.add_argument("--only", metavar="TEXT", help="only the points whose name has this in it, such as seed=0")
+    parser.add_argument("--evaluate", metavar="PART[,PART]", help="evaluate each: loss, samples, autoencoder")
+    parser.add_argument("--curve", type=int, default=1, help="rows a run, along the way; its rate must be constant")
+    args, overrides = cli.parse_with_overrides(parser, argv)
+    if args.backend not in BACKENDS:
+        raise UsageError(f"--backend={args.backend} is not one of {', '.join(BACKENDS)}.")
+    if args.jobs < 1 or args.curve < 1:
+        raise UsageError("--jobs and --curve count from 1.")
+
+    import shlex
+    import sys
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from vidflow import files
+    from vidflow.reporting import points as table
+    from vidflow.startup import start
+
+    start()
+    from vidflow.tasks import local_points, sweeping
+
+    workdir = Path(args.workdir)
+    points = sweeping.points(args.config, overrides)
+    chosen = [point for point in points if not args.only or args.only in point.name]
+    if not chosen:
+        raise UsageError(f"--only={args.only} is in no point's name; the first is: {points[0].name}.")
+    if args.backend != "local":
+        before = [] if args.backend == "print" else ["launch/tpu_vm.sh", "run", "--"]
+        for point in chosen:
+            print(shlex.join([*before, "vidflow", "train", *point.command(workdir)]))
+        return
+
+    evaluation = [f"--only={args.evaluate}"] if args.evaluate else []
+    failed: list[str] = []
+    with files.held(workdir), tqdm(total=len(chosen), desc="points", unit="point") as bar:
+
+        def done(point: sweeping.Point, code: int) -> None:
+            if code:
+                failed.append(f"{point.name} (exit {code}): see {workdir / point.folder}.log")
+            else:
+                rows = sweeping.rows(point, workdir, args.curve)
+                bar.write(table.line(rows[-1]))
+            bar.update()
+
+        left = [point for point in chosen if not local_points.finished(point, workdir, evaluation)]
+        bar.update(len(chosen) - len(left))
+        bar.write(table.HEADING)
+        try:
+            local_points.run(left, workdir, args.jobs, evaluation, done)
+        finally:
+            rows = local_points.collect(points, workdir, evaluation, args.curve)
+    print(table.as_text(rows))
+    print(f"{workdir / 'results.jsonl'}: {len(rows)} rows")
+    if failed:
+        print(*failed, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

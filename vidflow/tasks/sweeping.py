@@ -1,0 +1,115 @@
+"""The points of a sweep, and what a finished one says.
+
+A file of experiments that can be swept has, beside its get_config:
+
+    def sweep(add):
+        for size in ("demo", "small"):
+            for seed in range(3):
+                add({"model.size": size, "seed": seed})
+
+`add(values, arg="")` takes values by dotted name, and the argument of get_config.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vidflow import config as configs
+from vidflow.errors import UsageError
+from vidflow.tasks import planning
+from vidflow.tasks.results import Row
+
+CONVENTION = "counted"  # matrix products of the forward pass as they are, and twice as many backward
+SMOOTH = 0.1  # the loss of training is the mean over this last part of the steps
+
+
+class Point(NamedTuple):
+    """One run: `FILE.py:arg`, what it changes, the config that results, and names for people and for files."""
+
+    spec: str
+    values: tuple[tuple[str, str], ...]
+    config: ConfigDict
+    name: str
+    folder: str
+
+    def command(self, workdir: Path) -> list[str]:
+        """The arguments of vidflow train."""
+        values = [f"--config.{key}={value}" for key, value in self.values]
+        return [f"--config={self.spec}", f"--workdir={workdir / self.folder}", *values]
+
+
+def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point]:
+    """What the file's `sweep` adds, in that order; `overrides` hold for every point.
+
+    Raises:
+      UsageError: no such function, a value that the config refuses, a point twice, or none.
+    """
+    if ":" in Path(file).name:
+        raise UsageError(f"--config={file} has an argument: the sweep in the file gives each point its own.")
+    found: list[Point] = []
+
+    def add(values: Mapping[str, Any], arg: str = "") -> None:
+        spec = f"{file}:{arg}" if arg else file
+        said = tuple((key, _text(value)) for key, value in values.items())
+        config = configs.override(configs.load(spec), [*said, *overrides])
+        name = ",".join([*filter(None, [arg]), *(f"{key}={value}" for key, value in said)]) or "as it is"
+        folder = configs.digest(config)[:12]
+        if same := [point.name for point in found if point.folder == folder]:
+            raise UsageError(f"The sweep of {file} has one point twice: {same[0]} and {name}.")
+        found.append(Point(spec, (*said, *overrides), config, name, folder))
+
+    configs.function(Path(file), "sweep", "def sweep(add)")(add)
+    if not found:
+        raise UsageError(f"The sweep of {file} adds no point.")
+    return found
+
+
+def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:
+    """The lines of results.jsonl for a finished point: see `tasks.results`.
+
+    With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: its rate of
+    learning must then be constant. `loss` is that of validation, the same quantity for all flows, where it was
+    evaluated and only the end counts; else that of training, the mean of the last tenth of the steps. `loss_of` says
+    which.
+
+    Raises:
+      UsageError: a curve of a run whose rate decays.
+    """
+    folder, config = workdir / point.folder, point.config
+    if curve > 1 and config.optimizer.decay != "constant":
+        raise UsageError(
+            f"--curve={curve} takes the middle of a run for the end of a shorter one, and the rate of {point.name} "
+            "decays: add --config.optimizer.decay=constant, or leave --curve out."
+        )
+    job = planning.job(config, "train", planning.make_mesh())
+    leaves = configs.flatten(config)
+    training = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    common: Row = {
+        "name": point.name,
+        "folder": point.folder,
+        "parameters": job.parameters,
+        "convention": CONVENTION,
+        "seed": config.seed,
+        "commit": json.loads((folder / "provenance.json").read_text())["commit"],
+        "config": {key: leaves[key] for key, _ in point.values},
+    }
+    result = []
+    for part in range(1, curve + 1):
+        steps = config.steps * part // curve
+        loss = float(np.mean(training[steps - max(1, round(SMOOTH * steps)) : steps]))
+        amount = {"steps": steps, "tokens": (job.tokens or 0) * steps, "flops": (job.model_flops or 0.0) * steps}
+        result.append(common | amount | {"loss": loss, "loss_of": "training"})
+    if curve == 1 and (folder / "evaluation.json").exists():
+        scores = json.loads((folder / "evaluation.json").read_text())
+        result[0] |= {name: value["mean"] for name, value in scores.items()}
+        if "validation/flow_loss" in scores:
+            result[0] |= {"loss": scores["validation/flow_loss"]["mean"], "loss_of": "validation"}
+    return result
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
