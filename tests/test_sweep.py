@@ -77,7 +77,7 @@ def test_commands_can_be_printed_instead(tmp_path, capsys):
 
 def test_a_row_counts_what_was_trained(smoke_run):
     config = configs.load(TEXT_TO_VIDEO)
-    point = sweeping.Point(TEXT_TO_VIDEO, (("seed", "0"),), config, "seed=0", smoke_run.name)
+    point = sweeping.Point(TEXT_TO_VIDEO, (("seed", "0"),), (("steps", "20"),), config, "seed=0", smoke_run.name)
     (row,) = sweeping.rows(point, smoke_run.parent)
     tokens = 2 * 4 * 4  # of 8 x 32 x 32 pixels, in latents of a fourth each way, in patches of 2 x 2 x 2
     assert row["tokens"] == tokens * 8 * 20 and row["seed"] == 0 and row["config"] == {"seed": 0}

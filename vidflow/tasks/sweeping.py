@@ -28,17 +28,18 @@ SMOOTH = 0.1  # the loss of training is the mean over this last part of the step
 
 
 class Point(NamedTuple):
-    """One run: `FILE.py:arg`, what it changes, the config that results, and names for people and for files."""
+    """One run: `FILE.py:arg`, what it and what all points change, the config that results, a name and a folder."""
 
     spec: str
     values: tuple[tuple[str, str], ...]
+    shared: tuple[tuple[str, str], ...]
     config: ConfigDict
     name: str
     folder: str
 
     def command(self, workdir: Path) -> list[str]:
         """The arguments of vidflow train."""
-        values = [f"--config.{key}={value}" for key, value in self.values]
+        values = [f"--config.{key}={value}" for key, value in (*self.values, *self.shared)]
         return [f"--config={self.spec}", f"--workdir={workdir / self.folder}", *values]
 
 
@@ -60,7 +61,7 @@ def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point
         folder = configs.digest(config)[:12]
         if same := [point.name for point in found if point.folder == folder]:
             raise UsageError(f"The sweep of {file} has one point twice: {same[0]} and {name}.")
-        found.append(Point(spec, (*said, *overrides), config, name, folder))
+        found.append(Point(spec, said, overrides, config, name, folder))
 
     configs.function(Path(file), "sweep", "def sweep(add)")(add)
     if not found:
