@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import checkify
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -102,7 +101,7 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
     prompts = text_to_video.prompts_of(config)
     model = text_to_video.make_model(config)
     steps, guidance = config.sampling.steps, config.sampling.guidance
-    sample = checkify.checkify(generation.make_sampler(model, config, shape, steps, guidance))
+    sample = generation.make_sampler(model, config, shape, steps, guidance)
     learner = text_to_video.outline(config)
     boxed = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)))
     place = batch_sharding(mesh)
