@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def table(scores: dict) -> str:
     """The scores as lines of text."""
-    width = max(map(len, scores))
+    width = max(map(len, scores), default=0)
     lines = [f"{'':{width}}     mean      low     high      n"]
     for name, (mean, low, high, n) in sorted(scores.items()):
         lines.append(f"{name:{width}} {mean:8.3f} {low:8.3f} {high:8.3f} {n:6d}")

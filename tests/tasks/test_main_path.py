@@ -194,6 +194,12 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     report.main([f"--run={run}"])
     page = (run / "report.html").read_text()
     assert rows[0]["prompt"] in page and "data:video/mp4" in page
+    evaluate.main([f"--run={run}", "--only=loss"])
+    assert json.loads((run / "evaluation.json").read_text()) == {name: scores[name] for name in own[-1:]}
+    with pytest.raises(UsageError, match="--only=los names 'los': use autoencoder, loss, samples"):
+        evaluate.main([f"--run={run}", "--only=los"])
+    with pytest.raises(UsageError, match="is of an autoencoder and has no loss to score"):
+        evaluate.main([f"--run={smoke_run / 'autoencoder_run'}", "--only=loss"])
 
 
 def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path):

@@ -204,6 +204,8 @@ def evaluate(
       UsageError: a folder that is no finished run, or whose data are gone.
     """
     config = run_folder.read_config(run)
+    if "sampling" not in config and "autoencoder" not in parts:
+        raise UsageError(f"{run} is of an autoencoder and has no {' or '.join(parts)} to score: leave --only out.")
     data = data_of(config)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
     said, scores = None, {}

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -55,8 +54,8 @@ def run(
         folder = workdir / point.folder
         commands = [["vidflow.train", *point.command(workdir)]]
         commands += [["vidflow.evaluate", f"--run={folder}", *evaluation]] if evaluation else []
-        while files.is_held(folder) and not stopping.is_set():
-            time.sleep(0.2)
+        while files.is_held(folder) and not stopping.wait(0.2):
+            pass
         code = 0
         with (workdir / f"{point.folder}.log").open("a") as log:
             for command in commands:
