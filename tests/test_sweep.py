@@ -14,7 +14,6 @@ from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
 from vidflow import sweep
 from vidflow.errors import UsageError
-from vidflow.scaling import flops
 from vidflow.tasks import sweeping
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +83,7 @@ def test_a_row_counts_what_was_trained(smoke_run):
     lines = [json.loads(line)["loss"] for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
     assert row["loss"] == pytest.approx((lines[-1] + lines[-2]) / 2) and row["loss_of"] == "training"
     assert row["flops"] > 3 * 2 * tokens * 8 * 20 * 2 * 64 * 128  # more than a matrix of its feed-forward
-    assert flops.BACKWARD == 2 and row["convention"] == "counted"
+    assert row["convention"] == "counted"
     with pytest.raises(UsageError, match="add --config.optimizer.decay=constant"):
         sweeping.rows(point, smoke_run.parent, curve=4)
     constant = configs.override(config, [("optimizer.decay", "constant")])
