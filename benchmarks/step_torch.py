@@ -154,6 +154,5 @@ def wan_note(case: dict[str, Any]) -> str:
 
 def _forward(case: dict[str, Any]) -> int:
     size = sizes.size(case["size"])
-    return flops.transformer_forward(
-        size, tokens=case["tokens"], text_tokens=TEXT_TOKENS, text_width=size.width, features=FEATURES
-    )
+    options = {"text_tokens": TEXT_TOKENS, "text_width": size.width, "features": FEATURES}
+    return sum(flops.transformer(size, tokens=case["tokens"], **options))

@@ -72,16 +72,14 @@ def make_learner(model: VideoTransformer, case: dict[str, Any]) -> Learner:
     """Flow matching on `make_batch`'s rows."""
     row = jax.eval_shape(lambda: make_batch(case | {"batch": 1}, model.size.width, model.dtype))
     row = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in row.items()}
-    return Learner(make_init(model), make_objective(model), row, float(training_flops(case)))
+    return Learner(make_init(model), make_objective(model), row, {"model": float(training_flops(case))})
 
 
 def training_flops(case: dict[str, Any]) -> int:
     """Model FLOPs of one clip in a step, by the closed formula."""
     size = sizes.size(case["size"])
-    forward = flops.transformer_forward(
-        size, tokens=case["tokens"], text_tokens=TEXT_TOKENS, text_width=size.width, features=FEATURES
-    )
-    return (1 + flops.BACKWARD) * forward
+    options = {"text_tokens": TEXT_TOKENS, "text_width": size.width, "features": FEATURES}
+    return (1 + flops.BACKWARD) * sum(flops.transformer(size, tokens=case["tokens"], **options))
 
 
 def make_init(model: VideoTransformer) -> Any:

@@ -60,6 +60,19 @@ def test_the_other_methods_write_their_laws_too(tmp_path, method):
     assert ("formula" in found) == (method == "parametric")
 
 
+def test_flops_are_counted_as_asked(tmp_path):
+    def counted():  # small models have more matrix products that 6ND leaves out
+        for row in rows(convention="counted"):
+            more = row["flops"] * (row["parameters"] / 1e9) ** -0.01
+            yield row | {"flops": more, "flops_by": {"6ND": row["flops"], "counted": more}}
+
+    plain, asked = call(tmp_path, counted()), call(tmp_path, counted(), "--convention=6ND")
+    assert (asked["convention"], plain["convention"]) == ("6ND", "counted")
+    assert asked["parameters"] == call(tmp_path, rows())["parameters"] != plain["parameters"]
+    with pytest.raises(UsageError, match="--convention=6DN: point 0 has FLOPs only as 6ND, counted"):
+        call(tmp_path, counted(), "--convention=6DN")
+
+
 def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, capsys):
     several = [row | {"config": {"optimizer.learning_rate": 1e-3}} for row in rows()]
     several += [row | {"config": {"optimizer.learning_rate": 1e-2}, "loss": 1.1 * row["loss"]} for row in rows()]

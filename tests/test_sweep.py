@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from tests.tasks.experiments import TEXT_TO_VIDEO
@@ -15,6 +16,7 @@ from vidflow import config as configs
 from vidflow import sweep
 from vidflow.errors import UsageError
 from vidflow.tasks import sweeping
+from vidflow.training import weights
 
 ROOT = Path(__file__).parents[1]
 FILE = '''
@@ -83,7 +85,10 @@ def test_a_row_counts_what_was_trained(smoke_run):
     lines = [json.loads(line)["loss"] for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
     assert row["loss"] == pytest.approx((lines[-1] + lines[-2]) / 2) and row["loss_of"] == "training"
     assert row["flops"] > 3 * 2 * tokens * 8 * 20 * 2 * 64 * 128  # more than a matrix of its feed-forward
-    assert row["convention"] == "counted"
+    assert row["convention"] == "counted" and row["flops_by"]["counted"] == row["flops"]
+    params, _ = weights.load(smoke_run / "weights.safetensors")
+    transformer = sum(leaf.size for leaf in jax.tree.leaves(params["params"]["backbone"]))
+    assert row["flops_by"]["6ND"] == 6 * transformer * row["tokens"]
     with pytest.raises(UsageError, match="add --config.optimizer.decay=constant"):
         sweeping.rows(point, smoke_run.parent, curve=4)
     constant = configs.override(config, [("optimizer.decay", "constant")])

@@ -5,9 +5,9 @@
   vidflow fit --results=runs/sweep/results.jsonl --out=runs/laws --predict=1e21
 
 Methods (Hoffmann et al. 2022): isoflop, a parabola over model size at each budget and power laws through their minima;
-parametric, one formula of the loss of every run; envelope, which of the training curves is lowest. --holdout=largest
-fits without the largest budget, and says how well the laws foretell it. Writes laws.json and figures, and prints the
-laws beside those that papers have published.
+parametric, one formula of the loss of every run, which wants --convention=6ND; envelope, which of the training curves
+is lowest. --holdout=largest fits without the largest budget, and says how well the laws foretell it. Writes laws.json
+and figures, and prints the laws beside those that papers have published.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", default="isoflop", help="isoflop (default), parametric or envelope")
     parser.add_argument("--holdout", choices=["largest"], help="fit without the largest budget, and try the laws on it")
     parser.add_argument("--metric", action="append", default=[], help="fit this metric too (isoflop); may be repeated")
+    parser.add_argument("--convention", help="count FLOPs so: counted, 6ND, 6ND+attention, layers or cross_dit")
     parser.add_argument("--predict", metavar="FLOPS", help="say what the laws say of a budget, such as 1e21")
     args, _ = cli.parse_with_overrides(parser, argv)
     budget = _budget(args.predict) if args.predict else None
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks import fitting, results
 
     rows, said = results.sound(results.read(Path(args.results)))
+    rows = results.under(rows, args.convention) if args.convention else rows
     rules = fitting.rules(rows)
     tuned = results.best_of_rates(rows)
     points = results.points(tuned, args.metric)
@@ -51,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"a floor of the loss of {bound[0]:.4g} is {seen_or_not}, p = {bound[1]:.3f}")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    more = {"runs": len(tuned), "largest": largest, "commits": sorted({str(row.get("commit")) for row in rows})}
+    more = {"runs": len(tuned), "largest": largest, "convention": args.convention or rows[0].get("convention")}
+    more["commits"] = sorted({str(row.get("commit")) for row in rows})
     if held is not None:
         trials = fitting.tried(found, held)
         print(laws.held_text(trials))

@@ -93,7 +93,7 @@ def test_a_training_step_has_sensible_fields(monkeypatch):
     monkeypatch.setitem(sizes.SIZES, "tiny", SIZE)
     case = {"framework": "vidflow", "size": "tiny", "tokens": 32, "grid": [2, 4, 4], "batch": 2, "kernel": "xla"}
     row = train_step.measure(case | {"remat": "none", "gradient_dtype": "bfloat16", "seconds": 0.01})
-    forward = flops.transformer_forward(SIZE, tokens=32, text_tokens=656, text_width=32, features=64)
+    forward = sum(flops.transformer(SIZE, tokens=32, text_tokens=656, text_width=32, features=64))
     assert row["flops"] == 3 * 2 * forward
     assert row["tokens_per_second"] == pytest.approx(2 * 32 / row["ms"] * 1000)
     assert row["ms"] > 0 and row["compile_seconds"] > 0 and row["peak_bytes"] > 0 and row["loss"] > 0

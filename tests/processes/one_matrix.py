@@ -25,4 +25,4 @@ def build(config: ConfigDict, workdir: Path) -> Task:
         loss = jnp.square(batch["latents"].mean(axis=(1, 2, 3)) @ params["matrix"] - noise).mean(axis=1)
         return loss.mean(), {"loss_by_feature": jnp.square(params["matrix"]).mean(axis=0)}
 
-    return Task(Learner(init, objective, task.learner.row, 1.0), task.source, task.finish)
+    return Task(Learner(init, objective, task.learner.row, {"model": 1.0}), task.source, task.finish)

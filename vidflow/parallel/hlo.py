@@ -23,7 +23,7 @@ SLICES = "slices"
 FUSED_SCATTER = "all-reduce-scatter"
 
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?(?P<name>[\w.-]+) = (?P<rest>.*)$")
-_HEADER = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
+_HEADER = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) (\(.*)?\{$")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{[^}]*?(?:S\((\d+)\))?\})?")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|branch_computations|(?:true|false)_computation|called_computations)="
@@ -235,6 +235,11 @@ class Program:
         return _convolution_flops(instruction, left, right)
 
 
+def matrix_flops(traced: Any) -> float:
+    """`Program.matrix_flops` of a traced function before any optimisation, as it is lowered for a TPU."""
+    return Program(traced.lower(lowering_platforms=("tpu",)).as_text(dialect="hlo")).matrix_flops()
+
+
 def _convolution_flops(instruction: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
     """Of those places of the window that meet an element of the input. On TPUs products are convolutions too, and the
     batch of a batched one a dimension whose window meets a single element everywhere."""
@@ -278,7 +283,8 @@ def _instruction(name: str, rest: str) -> Instruction:
     shape, rest = _balanced(rest) if rest.startswith("(") else rest.split(" ", 1)
     operation, _, after = rest.strip().partition("(")
     inside, _ = _balanced("(" + after)
-    operands = tuple(re.findall(r"%([\w.-]+)", inside))
+    named = re.findall(r"%([\w.-]+)", inside) or inside.strip("()").split(", ")  # lowered programs have no marks
+    operands = tuple(named)
     results = tuple(
         Array(dtype, tuple(int(n) for n in sides.split(",") if n), int(space or 0))
         for dtype, sides, space in _SHAPE.findall(shape)

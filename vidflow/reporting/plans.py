@@ -30,6 +30,7 @@ def _one(plan: dict[str, Any]) -> list[str]:
     if plan["model_flops"]:
         ratio = plan["hardware_flops"] / plan["model_flops"]
         lines.append(f"  FLOPs             {plan['model_flops']:.3e} of the model, {ratio:.2f} times that in hardware")
+        lines.append(f"    of the model    {_parts(plan['flops'])}")
     seconds = plan["seconds"]
     times = ", ".join(f"{name} {_seconds(value)}" for name, value in seconds.items())
     lines.append(f"  seconds at least  {times}")
@@ -44,6 +45,13 @@ def _one(plan: dict[str, Any]) -> list[str]:
     lines += [f"    {_collective(row)}" for row in plan["collectives"] if row["bytes"] >= 0.005 * GIB]
     total = sum(row["bytes"] for row in plan["collectives"]) / GIB
     return [*lines, f"    {total:9.2f} GiB in all", f"  compiled in       {plan['compile_seconds']:.0f} s"]
+
+
+def _parts(flops: dict[str, float]) -> str:
+    """The share of each, the largest first, but for what rounds to nothing."""
+    total = sum(flops.values())
+    shares = sorted(((value / total, part.replace("_", " ")) for part, value in flops.items()), reverse=True)
+    return ", ".join(f"{part} {share:.1%}" for share, part in shares if share >= 5e-4)
 
 
 def _line(plan: dict[str, Any]) -> str:

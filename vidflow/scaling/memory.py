@@ -88,8 +88,8 @@ def bytes_sent(work: Workload, layout: Layout) -> float:
 def recomputed(work: Workload, remat: str, features: int) -> float:
     """FLOPs of a step that are done a second time, all devices together."""
     share = {"none": 0.0, "matmuls": 0.0, "named": 0.0, "attention": 1.0, "full": 1.0, "offload": 1.0}[remat]
-    whole = flops.transformer_forward(
+    parts = flops.transformer(
         work.size, tokens=work.tokens, text_tokens=work.text_tokens, text_width=work.size.width, features=features
     )
-    attention = work.size.layers * 4 * work.tokens**2 * work.size.width if remat in ("attention",) else 0
-    return share * work.rows * (whole - attention)
+    kept = parts.attention if remat == "attention" else 0
+    return share * work.rows * (sum(parts) - kept)

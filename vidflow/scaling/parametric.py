@@ -89,7 +89,7 @@ def best(law: Loss, again: list[Loss], points: Points) -> dict[str, Fitted]:
     if np.ptp(per) > FLOPS_SPREAD:
         raise UsageError(
             f"FLOPs a parameter and token go from {np.exp(per.min()):.3g} to {np.exp(per.max()):.3g}, and the "
-            "parametric method needs one number: give FLOPs of one convention (6ND), or use --method=isoflop."
+            "parametric method needs one number: add --convention=6ND, or use --method=isoflop."
         )
     flops_per = float(np.exp(per.mean()))
     flops = np.array([points.flops.min(), points.flops.max()])

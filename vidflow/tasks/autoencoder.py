@@ -13,6 +13,7 @@ from vidflow.autoencoders.latents import Statistics
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
 from vidflow.parallel import rules
+from vidflow.parallel.hlo import matrix_flops
 from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.autoencoder_objective import make_objective, make_recipe
 from vidflow.training import hosts
@@ -42,7 +43,7 @@ def outline(config: ConfigDict) -> Learner:
 
     # What images and tiles cost beside is not counted: it is that of whole videos.
     counted = make_objective(recipe._replace(tile_share=0.0), image_every=0)
-    return Learner(init, objective, {"video": clip}, _training_flops(init, counted, clip))
+    return Learner(init, objective, {"video": clip}, {"autoencoder": _training_flops(init, counted, clip)})
 
 
 def build(config: ConfigDict, workdir: Path) -> Task:
@@ -90,7 +91,7 @@ class _Videos:
 
 
 def _training_flops(init: Any, objective: Any, clip: jax.ShapeDtypeStruct) -> float:
-    """Forward and backward FLOPs of one clip, counted by XLA on the traced program (it has no loops).
+    """Of one clip, forward and backward: the matrix products and convolutions of the program as it is traced.
 
     As for a TPU wherever this runs: convolutions count as such, not as the fewer products that a CPU makes of them.
     """
@@ -98,5 +99,4 @@ def _training_flops(init: Any, objective: Any, clip: jax.ShapeDtypeStruct) -> fl
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     batch = {"video": jax.ShapeDtypeStruct((1, *clip.shape), clip.dtype), "step": jax.ShapeDtypeStruct((1,), "int32")}
     traced = jax.jit(jax.grad(objective, has_aux=True)).trace(params, keys, batch)
-    lowered = traced.lower(lowering_platforms=("tpu",))
-    return float(lowered.cost_analysis()["flops"])
+    return matrix_flops(traced)

@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,13 @@ from ml_collections import ConfigDict
 from vidflow import axes
 from vidflow.errors import UsageError
 from vidflow.parallel import roofline, rules, topologies
-from vidflow.parallel.hlo import Collective, Program
+from vidflow.parallel.hlo import Collective, Program, matrix_flops
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.parallel.topologies import GIB, Slice
 from vidflow.parallel.traffic import memory_bytes
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder, generation, text_to_video
+from vidflow.tasks.flow_parts import make_path, make_schedule, make_solver
 from vidflow.training.program import make_program
 
 STEPS = ("train", "sample", "encode", "decode")
@@ -38,14 +40,19 @@ class Job(NamedTuple):
       arguments: shapes, dtypes and shardings of what it takes.
       parameters: how many numbers are learnt, or used.
       tokens: a transformer sees in one call, all rows together; None without one.
-      model_flops: of one call, all devices together, nothing recomputed; None where no formula is kept.
+      flops: model FLOPs of one call by part of the model, all devices together, nothing recomputed; None where their
+        number depends on what is computed.
     """
 
     function: Any
     arguments: tuple[Any, ...]
     parameters: int
     tokens: int | None
-    model_flops: float | None
+    flops: Mapping[str, float] | None
+
+    @property
+    def model_flops(self) -> float | None:
+        return None if self.flops is None else sum(self.flops.values())
 
 
 class DoesNotFit(Exception):
@@ -90,7 +97,7 @@ def _train(config: ConfigDict, mesh: Mesh) -> Job:
         (program.state, program.batch),
         parameters=_count(program.state.params),
         tokens=_tokens(config, config.batch_size),
-        model_flops=learner.flops_per_row * config.batch_size,
+        flops={part: value * config.batch_size for part, value in learner.flops.items()},
     )
 
 
@@ -113,16 +120,39 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
     )
-    passes = config.sampling.steps * (1 if config.sampling.guidance == 1.0 else 2)
-    forward = learner.flops_per_row / (1 + flops.BACKWARD)
     options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
     return Job(
         jax.jit(sample, compiler_options=options),
         arguments,
         parameters=_count(arguments[0]),
         tokens=_tokens(config, rows),
-        model_flops=forward * rows * passes,
+        flops=_sampling_flops(config, learner.flops),
     )
+
+
+def _sampling_flops(config: ConfigDict, training: Mapping[str, float]) -> dict[str, float] | None:
+    """Of a batch, from those of training on a row; the text to lead away from is encoded in any case."""
+    calls = _evaluations(config, config.sampling.steps)
+    if calls is None:
+        return None
+    passes = calls * (1 if config.sampling.guidance == 1.0 else 2)
+    rows = config.sampling.batch / (1 + flops.BACKWARD)
+    return {part: value * rows * (2 if part == "text_encoder" else passes) for part, value in training.items()}
+
+
+def _evaluations(config: ConfigDict, steps: int) -> int | None:
+    """How often the solver calls the network: it is traced with a single multiply-add in the network's place.
+
+    None of a solver that takes as many steps as its samples need.
+    """
+    solver = make_solver(config.sampling, make_path(config.flow))
+    times = make_schedule(config.sampling, steps)
+    one = jnp.ones((1, 1))
+    traced = jax.jit(lambda x: solver(lambda x, t: x @ one, x, times)).trace(one)
+    try:
+        return round(matrix_flops(traced) / 2)
+    except ValueError:
+        return None
 
 
 def _autoencoder(data: ConfigDict, config: ConfigDict, step: str, mesh: Mesh) -> Job:
@@ -138,7 +168,9 @@ def _autoencoder(data: ConfigDict, config: ConfigDict, step: str, mesh: Mesh) ->
     clips = jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=spread)
     whole = encode if step == "encode" else partial(decode, frames=data.frames)
     function = jax.jit(whole, out_shardings=spread)
-    return Job(function, (_placed(params, everywhere), clips), _count(params), None, None)
+    one = jax.jit(whole).trace(params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    parts = {"autoencoder": rows * matrix_flops(one)}
+    return Job(function, (_placed(params, everywhere), clips), _count(params), None, parts)
 
 
 def compile_job(job: Job, mesh: Mesh, limit: float) -> Compiled:
@@ -179,11 +211,12 @@ def _refusal(error: Exception, limit: float) -> Exception:
 def plan(config: ConfigDict, step: str, slice_: Slice, layout: dict[str, int]) -> dict[str, Any]:
     """Compiles and reads back; a tree of JSON values.
 
-    Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, fits, hbm_gib
-    {arguments, temporaries, total, limit}, and of a program that fits hardware_flops (all devices), collectives (a row
-    for each operation and axes: bytes that a device sends, runs, and how many of them overlap, None where the program's
-    text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds (communication that compute cannot hide),
-    bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing does), compile_seconds.
+    Keys: topology, slices, devices, step, mesh, remat, microbatches, parameters, tokens, model_flops, flops (the same
+    by part), fits, hbm_gib {arguments, temporaries, total, limit}, and of a program that fits hardware_flops (all
+    devices), collectives (a row for each operation and axes: bytes that a device sends, runs, and how many of them
+    overlap, None where the program's text does not tell), seconds {compute, hbm, ici, dcn}, exposed_seconds
+    (communication that compute cannot hide), bound, mfu_bound (everything overlaps), mfu_without_overlap (nothing
+    does), compile_seconds.
     """
     mesh = make_mesh(**layout, devices=topologies.devices(slice_))
     with rules.in_force(config.get("rules", rules.DEFAULT)):
@@ -203,6 +236,7 @@ def _plan(config: ConfigDict, step: str, slice_: Slice, mesh: Mesh, layout: dict
         "parameters": work.parameters,
         "tokens": work.tokens,
         "model_flops": work.model_flops,
+        "flops": work.flops and dict(work.flops),
     }
     limit = slice_.generation.hbm_bytes
     try:

@@ -1,8 +1,8 @@
 """The rows of a sweep, results.jsonl, as what laws are fitted to.
 
-A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted), `loss` (and
-`loss_of`, validation or training), `seed`, `commit`, `config` (the values that differ between rows) and any metric by
-its name.
+A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted, one of
+`scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit`,
+`config` (the values that differ between rows) and any metric by its name.
 """
 
 import json
@@ -45,6 +45,21 @@ def _row(path: Path, number: int, line: str) -> Row:
         if not isinstance(value, int | float) or isinstance(value, bool) or (name != "loss" and not 0 < value < np.inf):
             raise UsageError(f"{path} line {number} needs a positive number as '{name}', and has {value!r}.")
     return row
+
+
+def under(rows: Sequence[Row], convention: str) -> list[Row]:
+    """The rows with FLOPs as that convention counts them.
+
+    Raises:
+      UsageError: a row that does not have it.
+    """
+    for row in rows:
+        if convention != row.get("convention") and convention not in row.get("flops_by", {}):
+            known = ", ".join(sorted({row.get("convention", "unknown"), *row.get("flops_by", {})}))
+            raise UsageError(f"--convention={convention}: {row.get('name', 'a row')} has FLOPs only as {known}.")
+    return [
+        row if convention == row.get("convention") else row | {"flops": row["flops_by"][convention]} for row in rows
+    ]
 
 
 def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:

@@ -15,15 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from vidflow import config as configs
 from vidflow.errors import UsageError
+from vidflow.models.sizes import size
+from vidflow.scaling import conventions
 from vidflow.tasks import planning
 from vidflow.tasks.results import Row
 
-CONVENTION = "counted"  # matrix products of the forward pass as they are, and twice as many backward
 SMOOTH = 0.1  # the loss of training is the mean over this last part of the steps
 
 
@@ -88,12 +90,13 @@ def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:
         )
     job = planning.job(config, "train", planning.make_mesh())
     leaves = configs.flatten(config)
+    others = _conventions(config, job)
     training = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     common: Row = {
         "name": point.name,
         "folder": point.folder,
         "parameters": job.parameters,
-        "convention": CONVENTION,
+        "convention": conventions.COUNTED,
         "seed": config.seed,
         "commit": json.loads((folder / "provenance.json").read_text())["commit"],
         "config": {key: leaves[key] for key, _ in point.values},
@@ -103,13 +106,25 @@ def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:
         steps = config.steps * part // curve
         loss = float(np.mean(training[steps - max(1, round(SMOOTH * steps)) : steps]))
         amount = {"steps": steps, "tokens": (job.tokens or 0) * steps, "flops": (job.model_flops or 0.0) * steps}
-        result.append(common | amount | {"loss": loss, "loss_of": "training"})
+        by = {name: value * config.batch_size * steps for name, value in others.items()}
+        result.append(common | amount | {"flops_by": by} | {"loss": loss, "loss_of": "training"})
     if curve == 1 and (folder / "evaluation.json").exists():
         scores = json.loads((folder / "evaluation.json").read_text())
         result[0] |= {name: value["mean"] for name, value in scores.items()}
         if "validation/flow_loss" in scores:
             result[0] |= {"loss": scores["validation/flow_loss"]["mean"], "loss_of": "validation"}
     return result
+
+
+def _conventions(config: ConfigDict, job: planning.Job) -> dict[str, float]:
+    """FLOPs of training on a clip under each convention; of a transformer alone."""
+    if "sampling" not in config:
+        return {}
+    counted = {part: value / config.batch_size for part, value in job.flops.items()}
+    transformer = job.arguments[0].params["params"]["backbone"]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(transformer))
+    tokens = job.tokens // config.batch_size
+    return conventions.training(counted, size(config.model.size), parameters=parameters, tokens=tokens)
 
 
 def _text(value: Any) -> str:

@@ -86,8 +86,9 @@ def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Lea
     def init(key: jax.Array) -> Any:
         return model.init(key, jnp.zeros((1, *smallest)), jnp.zeros((1,)), without_prompt(prompts, 1))
 
-    training = (1 + flops.BACKWARD) * _forward_flops(config, prompts, grid, latent_shape[-1])
-    return Learner(init, make_objective(model, config), row, float(training), math.prod(config.model.patch))
+    forward = _forward_flops(config, prompts, grid, latent_shape[-1])
+    training = {part: float((1 + flops.BACKWARD) * value) for part, value in forward.items()}
+    return Learner(init, make_objective(model, config), row, training, math.prod(config.model.patch))
 
 
 def prompts_of(config: ConfigDict) -> Prompts:
@@ -202,8 +203,8 @@ class _Tokenised:
         return {"latents": self._latents[index]["latents"], "text": self._text[index].astype(np.int32)}
 
 
-def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: int) -> int:
-    return prompts.forward_flops + flops.transformer_forward(
+def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: int) -> dict[str, int]:
+    parts = flops.transformer(
         size(config.model.size),
         tokens=grid.tokens,
         text_tokens=prompts.tokens,
@@ -211,3 +212,4 @@ def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: i
         features=channels * int(np.prod(config.model.patch)),
         design=design.of(config.model.design),
     )
+    return parts._asdict() | {"text_encoder": prompts.forward_flops}

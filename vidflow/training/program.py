@@ -1,6 +1,6 @@
 """The compiled part of a run: one jitted step and the state it works on. A run executes it; a plan only compiles it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,15 +24,19 @@ class Learner(NamedTuple):
       init: key -> parameters, annotated with logical axis names.
       objective: (params, row keys, batch) -> (loss, metrics).
       row: shape and dtype of every array of one example, a tree.
-      flops_per_row: model FLOPs of one example, forward and backward.
+      flops: model FLOPs of one example, forward and backward, by part of the model.
       patch_volume: latents in a patch, by which weights of fewer channels are widened (`models.growing`).
     """
 
     init: Callable[[jax.Array], Any]
     objective: Objective
     row: dict[str, Any]
-    flops_per_row: float
+    flops: Mapping[str, float]
     patch_volume: int = 1
+
+    @property
+    def flops_per_row(self) -> float:
+        return sum(self.flops.values())
 
 
 class Program(NamedTuple):
