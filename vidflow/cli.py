@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from vidflow.config import nearest
 from vidflow.errors import Preempted, UsageError
 
-VERBS = ("train", "encode", "sample", "evaluate", "report", "export", "plan", "sweep", "fit")
+VERBS = ("train", "encode", "sample", "evaluate", "report", "export", "plan", "sweep", "fit", "ablate")
 
 
 def parser(doc: str | None, verb: str) -> argparse.ArgumentParser:

@@ -21,11 +21,13 @@ NEEDED = ("parameters", "tokens", "flops", "loss")
 RATE = "optimizer.learning_rate"
 
 
-def read(path: Path) -> list[Row]:
-    """Raises UsageError: no such file, a line that is not a row, no rows, or FLOPs counted in several ways."""
+def read(path: Path, needed: Sequence[str] = NEEDED) -> list[Row]:
+    """Raises UsageError: no such file, a line that is not a row with what is needed, no rows, or FLOPs counted in
+    several ways."""
     if not path.is_file():
         raise UsageError(f"{path} is not there: --results is the results.jsonl of a sweep.")
-    rows = [_row(path, number, line) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    lines = path.read_text().splitlines()
+    rows = [_row(path, number, line, needed) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise UsageError(f"{path} has no finished point: wait for one, or look at the sweep's log.")
     for what, key in (("FLOPs counted as", "convention"), ("losses of", "loss_of")):
@@ -35,12 +37,12 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def _row(path: Path, number: int, line: str) -> Row:
+def _row(path: Path, number: int, line: str, needed: Sequence[str]) -> Row:
     try:
         row = json.loads(line)
     except ValueError:
         raise UsageError(f"{path} line {number} is not JSON: delete it, or write the file again.") from None
-    for name in NEEDED:
+    for name in needed:
         value = row.get(name) if isinstance(row, dict) else None
         if not isinstance(value, int | float) or isinstance(value, bool) or (name != "loss" and not 0 < value < np.inf):
             raise UsageError(f"{path} line {number} needs a positive number as '{name}', and has {value!r}.")

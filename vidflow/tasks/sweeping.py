@@ -56,19 +56,28 @@ def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point
     found: list[Point] = []
 
     def add(values: Mapping[str, Any], arg: str = "") -> None:
-        spec = f"{file}:{arg}" if arg else file
-        said = tuple((key, _text(value)) for key, value in values.items())
-        config = configs.override(configs.load(spec), [*said, *overrides])
-        name = ",".join([*filter(None, [arg]), *(f"{key}={value}" for key, value in said)]) or "as it is"
-        folder = configs.digest(config)[:12]
-        if same := [point.name for point in found if point.folder == folder]:
-            raise UsageError(f"The sweep of {file} has one point twice: {same[0]} and {name}.")
-        found.append(Point(spec, said, overrides, config, name, folder))
+        new = point(file, values, overrides, arg)
+        if same := [old.name for old in found if old.folder == new.folder]:
+            raise UsageError(f"The sweep of {file} has one point twice: {same[0]} and {new.name}.")
+        found.append(new)
 
     configs.function(Path(file), "sweep", "def sweep(add)")(add)
     if not found:
         raise UsageError(f"The sweep of {file} adds no point.")
     return found
+
+
+def point(file: str, values: Mapping[str, Any], overrides: tuple[tuple[str, str], ...], arg: str = "") -> Point:
+    """The run of the file's config with these values.
+
+    Raises:
+      UsageError: a value that the config refuses.
+    """
+    spec = f"{file}:{arg}" if arg else file
+    said = tuple((key, _text(value)) for key, value in values.items())
+    config = configs.override(configs.load(spec), [*said, *overrides])
+    name = ",".join([*filter(None, [arg]), *(f"{key}={value}" for key, value in said)]) or "as it is"
+    return Point(spec, said, overrides, config, name, configs.digest(config)[:12])
 
 
 def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:

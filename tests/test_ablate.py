@@ -1,0 +1,124 @@
+"""vidflow ablate: arms that differ in one value, tuned, repeated and compared."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vidflow import ablate
+from vidflow.errors import UsageError
+from vidflow.metrics import paired
+from vidflow.reporting import ablations
+from vidflow.tasks import ablating
+
+ROOT = Path(__file__).parents[1]
+FILE = """
+from vidflow import config as configs
+from vidflow.tasks.ablating import Ablation, Arm
+
+def get_config(arg=""):
+    return configs.load("{root}/experiments/bounce/{experiment}:smoke")
+
+def ablation():
+    return Ablation(({arms}), matched="{matched}", rates=({rates}), seeds={seeds})
+"""
+LATER = 'Arm("first"), Arm("later", {"text.dropout": 0.2})'
+
+
+def file(tmp_path, arms=LATER, matched="steps", rates="1e-3, 2e-3", seeds=2, experiment="text_to_video.py"):
+    path = tmp_path / "experiment.py"
+    said = {"arms": arms, "matched": matched, "rates": rates, "seeds": seeds, "experiment": experiment}
+    path.write_text(FILE.format(root=ROOT, **said))
+    return str(path)
+
+
+def row(arm, seed, rate, loss, **more):
+    common = {"arm": arm, "seed": seed, "loss": loss, "loss_of": "validation", "parameters": 10, "flops": 1e9}
+    common |= {"tokens": 5, "changed": {} if arm == "first" else {"text.dropout": 0.2}, "together": "", "commit": "abc"}
+    return common | {"config": {"optimizer.learning_rate": rate}} | more
+
+
+def test_differences_are_paired():
+    ours, theirs = [1.0, 2.0, 3.5], [0.5, 1.6, 2.9]
+    found = paired.difference(ours, theirs)
+    assert found.mean == pytest.approx(0.5) and found.low < 0.5 < found.high
+    assert found.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert found.p < 0.05 and stats.ttest_ind(ours, theirs).pvalue > 0.5  # seeds differ by more than arms
+    assert paired.difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_net_wins_count_prompts_alike():
+    assert paired.net_win_rate([[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 1.0]]) == 0
+    assert paired.net_win_rate([[1.0, 1.0], [1.0]], [[0.0, 1.0], [0.5]]) == pytest.approx((0.5 + 1) / 2)
+    assert paired.net_win_rate([[1.0], [1.0], [0.0], [1.0]], [[0.0], [0.0], [1.0], [1.0]]) == pytest.approx(0.25)
+
+
+def test_the_table_takes_the_best_rate_of_the_first_seed_and_pairs_seeds():
+    rows = [row("first", 0, 1e-3, 2.0), row("first", 0, 2e-3, 1.0, right=[[1.0]]), row("first", 0, 4e-3, 3.0)]
+    rows += [row("first", 1, 2e-3, 5.0, right=[[0.5]])]
+    rows += [row("later", 0, 1e-3, 0.9, right=[[1.0]]), row("later", 0, 2e-3, float("nan"))]
+    rows += [row("later", 1, 1e-3, 4.8, right=[[1.0]])]
+    found = ablations.as_markdown(rows, "steps").splitlines()
+    assert found[2].startswith("| first | – | 2 | 0.002 | 10 | 1e+09 | 3.0000 [")
+    assert found[3].startswith("| later | `text.dropout=0.2` | 2 | 0.001* | 10 | 1e+09 | 2.8500 [")
+    difference = paired.difference([0.9, 4.8], [1.0, 5.0])
+    assert f"| -0.1500 [{difference.low:+.4f}, {difference.high:+.4f}] | {difference.p:.3f} | +50.0% [" in found[3]
+    assert "best of 0.001, 0.002, 0.004 with the first seed" in found[-1] and "equal steps" in found[-1]
+
+
+def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
+    arms = 'Arm("three"), Arm("two", {"model.design.mlp": "gelu"})'
+    ablation, (three, two) = ablating.plan(file(tmp_path, arms, matched="flops"), (("steps", "1000"),))
+    assert two.changed == {"model.design.mlp": "gelu"} and three.changed == {}
+    first, other = (ablating.tuning(file(tmp_path, arms), ablation, arm, ())[0].config for arm in (three, two))
+    assert first.steps == 1000 < other.steps
+    jobs = [ablating.planning.job(config, "train", ablating.planning.make_mesh()) for config in (first, other)]
+    flops = [job.model_flops * config.steps for job, config in zip(jobs, (first, other), strict=True)]
+    assert flops[1] == pytest.approx(flops[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": 'Arm("first"),'}, "needs two arms"),
+        ({"arms": LATER.replace("0.2", "0.1")}, "'later' of .* differs from 'first' in nothing"),
+        ({"arms": 'Arm("a"), Arm("b", {"steps": 3, "batch_size": 4})'}, "'b' .* 'a' in batch_size, steps: change one"),
+        ({"arms": 'Arm("a"), Arm("b", {"model.size": "demo"})', "matched": "parameters"}, "'b' has .* or match steps"),
+        ({"arms": 'Arm("a"), Arm("b", {"model.sice": "demo"})'}, "did you mean 'model.size'"),
+        ({"matched": "hours"}, "not by 'hours'"),
+    ],
+)
+def test_what_is_no_ablation_is_one_sentence(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        ablating.plan(file(tmp_path, **changes), ())
+
+
+@pytest.mark.slow
+def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
+    spec = file(tmp_path, 'Arm("first"), Arm("l2", {"losses.kl": 1e-3})', rates="1e-3,", experiment="autoencoder.py")
+    workdir = tmp_path / "runs"
+    flags = [f"--config={spec}", f"--workdir={workdir}", "--evaluate=autoencoder", "--config.steps=2"]
+    ablate.main(flags)
+    rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+    assert [(row["arm"], row["seed"], row["steps"]) for row in rows] == [
+        ("first", 0, 2), ("first", 1, 2), ("l2", 0, 2), ("l2", 1, 2)
+    ]  # fmt: skip
+    assert all(np.isfinite(row["autoencoder/psnr"]) for row in rows)
+    assert (workdir / "curves.png").stat().st_size > 5000
+    times = {path: path.stat().st_mtime_ns for path in workdir.glob("*/weights.safetensors")}
+    capsys.readouterr()
+    ablate.main([flags[0], f"--results={workdir / 'results.jsonl'}"])
+    assert capsys.readouterr().out.rstrip() == (workdir / "table.md").read_text().rstrip()
+    (tmp_path / "results.jsonl").write_text('{"parameters": 1, "flops": 1, "loss": 1}')
+    with pytest.raises(UsageError, match="has runs of no arm"):
+        ablate.main([flags[0], f"--results={tmp_path / 'results.jsonl'}"])
+    ablate.main(flags)
+    assert times == {path: path.stat().st_mtime_ns for path in workdir.glob("*/weights.safetensors")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "ablations").glob("*.py")), ids=lambda path: path.stem)
+def test_the_ablations_of_the_project_are_what_they_say(path):
+    ablation, arms = ablating.plan(f"{path}:smoke", ())
+    assert ablation.seeds >= 3 and len(ablation.rates) >= 3 and len(arms) >= 2

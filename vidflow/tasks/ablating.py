@@ -1,0 +1,150 @@
+"""Arms that differ in one value: which runs they need, and what they say of one another.
+
+A file of experiments that is an ablation has, beside its get_config:
+
+    def ablation():
+        arms = (Arm("adaLN-Zero"), Arm("adaLN", {"model.design.time": "adaln"}))
+        return Ablation(arms, matched="steps", rates=(2e-3, 4e-3, 8e-3), seeds=3)
+
+The first arm is what the others are compared with. The learning rate is tuned for each arm with the first seed; the
+other seeds train at the best of the rates.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vidflow import config as configs
+from vidflow.errors import UsageError
+from vidflow.tasks import planning, sweeping
+from vidflow.tasks.results import RATE, Row
+from vidflow.tasks.sweeping import Point
+
+Overrides = tuple[tuple[str, str], ...]
+SAME_SIZE = 0.02  # parts of the parameters by which arms of as many may differ
+
+
+class Arm(NamedTuple):
+    """A name, what is changed, by dotted name, and why it may be several values `together`, where it is."""
+
+    name: str
+    values: Mapping[str, Any] = {}
+    together: str = ""
+
+
+class Ablation(NamedTuple):
+    """Arms, and what is equal among them: `steps` of training; `flops`, for which steps are made fewer or more; or
+    `parameters` and steps, which the arms themselves see to."""
+
+    arms: tuple[Arm, ...]
+    matched: Literal["steps", "flops", "parameters"]
+    rates: tuple[float, ...]
+    seeds: int = 3
+
+
+class Planned(NamedTuple):
+    """An arm: the values of its runs, matching included, and the config leaves that differ from the first arm's."""
+
+    name: str
+    values: dict[str, Any]
+    changed: dict[str, Any]
+    together: str
+
+
+def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
+    """The ablation of `FILE.py:arg`, checked.
+
+    Raises:
+      UsageError: fewer than two arms, one that changes nothing or more than it says, or arms that are not matched.
+    """
+    file = spec.partition(":")[0]
+    ablation = configs.function(Path(file), "ablation", "def ablation() -> Ablation")()
+    if len(ablation.arms) < 2 or ablation.seeds < 2 or not ablation.rates:
+        raise UsageError(f"The ablation of {file} needs two arms, two seeds and one learning rate, or more of them.")
+    found = [sweeping.point(spec, arm.values, overrides).config for arm in ablation.arms]
+    base = ablation.arms[0]
+    planned = []
+    for arm, config in zip(ablation.arms, found, strict=True):
+        changed = _differences(found[0], config)
+        if arm is not base and len(changed) != 1 and not (changed and arm.together):
+            what = f"in {', '.join(changed)}" if changed else "in nothing"
+            raise UsageError(
+                f"The arm '{arm.name}' of {file} differs from '{base.name}' {what}: change one value, or say why "
+                "several belong `together`."
+            )
+        values = {**arm.values, **_matching(ablation.matched, arm, config, found[0])}
+        planned.append(Planned(arm.name, values, changed, arm.together))
+    return ablation, planned
+
+
+def tuning(spec: str, ablation: Ablation, arm: Planned, overrides: Overrides) -> list[Point]:
+    """The runs that find the arm's learning rate."""
+    return [_point(spec, arm, rate, 0, overrides) for rate in ablation.rates]
+
+
+def repeats(spec: str, ablation: Ablation, arm: Planned, rate: float, overrides: Overrides) -> list[Point]:
+    """The runs of the other seeds."""
+    return [_point(spec, arm, rate, seed, overrides) for seed in range(1, ablation.seeds)]
+
+
+def rows(points: Sequence[Point], arm: Planned, workdir: Path) -> list[Row]:
+    """Those of a sweep, with the `arm` and what it `changed`; where samples were scored, `right` has for each prompt
+    the shares of the named attributes that its samples show."""
+    result = []
+    for point in points:
+        (row,) = sweeping.rows(point, workdir)
+        row |= {"arm": arm.name, "changed": arm.changed, "together": arm.together}
+        scores = workdir / point.folder / "samples" / "scores.json"
+        result.append(row | ({"right": _right(json.loads(scores.read_text()))} if scores.exists() else {}))
+    return result
+
+
+def best_rate(tuned: Sequence[Row]) -> float:
+    """Of rows that differ in the learning rate.
+
+    Raises:
+      UsageError: no finite loss.
+    """
+    finite = [row for row in tuned if np.isfinite(row["loss"])]
+    if not finite:
+        raise UsageError(f"The arm '{tuned[0]['arm']}' has no finite loss at any learning rate: add smaller ones.")
+    return min(finite, key=lambda row: row["loss"])["config"][RATE]
+
+
+def _point(spec: str, arm: Planned, rate: float, seed: int, overrides: Overrides) -> Point:
+    return sweeping.point(spec, {**arm.values, RATE: rate, "seed": seed}, overrides)
+
+
+def _differences(base: ConfigDict, other: ConfigDict) -> dict[str, Any]:
+    """The leaves of `other` that are not those of `base`."""
+    before, after = configs.flatten(base), configs.flatten(other)
+    names = sorted(before.keys() | after.keys())
+    return {name: after.get(name) for name in names if before.get(name) != after.get(name)}
+
+
+def _matching(matched: str, arm: Arm, config: ConfigDict, base: ConfigDict) -> dict[str, Any]:
+    """The values that make an arm comparable."""
+    if matched == "steps":
+        return {}
+    ours, theirs = (planning.job(some, "train", planning.make_mesh()) for some in (config, base))
+    if matched == "flops":
+        return {"steps": round(base.steps * theirs.model_flops / ours.model_flops)}
+    if matched != "parameters":
+        raise UsageError(f"An ablation is matched by steps, flops or parameters, not by '{matched}'.")
+    if abs(ours.parameters / theirs.parameters - 1) > SAME_SIZE:
+        raise UsageError(
+            f"The arm '{arm.name}' has {ours.parameters:,} parameters and the first arm {theirs.parameters:,}: choose "
+            f"sizes within {SAME_SIZE:.0%}, or match steps or flops."
+        )
+    return {}
+
+
+def _right(samples: Sequence[dict[str, Any]]) -> list[list[float]]:
+    by_prompt: dict[str, list[float]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample["prompt"], []).append(float(np.mean(list(sample["scores"].values()))))
+    return list(by_prompt.values())
