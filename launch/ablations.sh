@@ -9,9 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 out=runs/ablations
 vidflow train --config=experiments/bounce/autoencoder.py --workdir="$out/autoencoder"
 shared=("--config.autoencoder.run=$out/autoencoder")
-if [ ! -e "$out/latents/index.json" ]; then
-  vidflow encode --config=experiments/bounce/text_to_video.py "${shared[@]}" "--out=$out/latents"
-fi
+vidflow encode --config=experiments/bounce/text_to_video.py "${shared[@]}" "--out=$out/latents"
 tables=("$@")
 if [ $# = 0 ]; then tables=(blocks objective captions time modulation positions patches); fi
 for table in "${tables[@]}"; do

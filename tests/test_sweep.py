@@ -13,9 +13,9 @@ import pytest
 
 from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
-from vidflow import sweep
+from vidflow import sweep, train
 from vidflow.errors import UsageError
-from vidflow.tasks import sweeping
+from vidflow.tasks import branching, sweeping
 from vidflow.training import weights
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,31 @@ def test_a_killed_sweep_goes_on_without_what_is_finished_and_gives_the_same_tabl
     sweep.main([config, f"--workdir={whole}", "--jobs=2"])
     tables = [(folder / "results.jsonl").read_text() for folder in (killed, whole)]
     assert tables[0] == tables[1] and len(tables[0].splitlines()) == count
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_start(tmp_path):
+    body = """
+    for steps in (5, 10):
+        add({'steps': steps, 'optimizer.decay': 'stable', 'checkpoint.every': 2, 'checkpoint.keep_every': 4})
+    add({'steps': 10, 'optimizer.decay': 'stable', 'seed': 1})
+    """
+    short, long, other = sweeping.points(file(tmp_path, body))
+    everything = (short, long, other)
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    assert branching.begin(short, everything, together) == 0
+    train.main(short.command(together))
+    assert branching.begin(other, everything, together) == 0  # another seed
+    assert branching.begin(long, everything, together) == 4  # not 5: the short one has decayed by then
+    assert branching.begin(long, everything, together) == 0  # it has begun
+    for workdir in (together, apart):
+        train.main(long.command(workdir))
+    ends = [(workdir / long.folder / "autoencoder/weights.safetensors").read_bytes() for workdir in (together, apart)]
+    assert ends[0] == ends[1]
+    losses = [
+        [json.loads(line)["loss"] for line in (workdir / long.folder / "metrics.jsonl").read_text().splitlines()]
+        for workdir in (together, apart)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 10
 
 
 def test_a_sweep_that_is_told_to_stop_stops_its_points_and_says_so(tmp_path):

@@ -59,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 failed.extend([f"{point.name} (exit {code}): see {workdir / point.folder}.log"] if code else [])
                 bar.update()
 
-            left = [point for point in everything if not local_points.finished(point, workdir, evaluation)]
-            bar.update(len(everything) - len(left))
-            local_points.run(left, workdir, args.jobs, evaluation, done)
+            bar.update(sum(local_points.finished(point, workdir, evaluation) for point in everything))
+            local_points.run(everything, workdir, args.jobs, evaluation, done)
             if failed:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
             return {arm.name: ablating.rows(points[arm.name], arm, workdir) for arm in arms}

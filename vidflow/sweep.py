@@ -8,6 +8,8 @@
 The file has a function sweep(add) beside its get_config, and calls add({"model.size": "demo", "seed": 1}) once a point.
 Each point is a run of vidflow train in a folder of its own, named by the digest of its config. The same command goes on
 after a kill: finished points are not run again, begun ones resume. Any --config.NAME=VALUE holds for all points.
+Points that differ in `steps` alone, with config.optimizer.decay=stable, go on from one another's checkpoints
+(config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the longest.
 """
 
 from collections.abc import Sequence
@@ -71,11 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 bar.write(table.line(rows[-1]))
             bar.update()
 
-        left = [point for point in chosen if not local_points.finished(point, workdir, evaluation)]
-        bar.update(len(chosen) - len(left))
+        bar.update(sum(local_points.finished(point, workdir, evaluation) for point in chosen))
         bar.write(table.HEADING)
         try:
-            local_points.run(left, workdir, args.jobs, evaluation, done)
+            local_points.run(chosen, workdir, args.jobs, evaluation, done)
         finally:
             rows = local_points.collect(points, workdir, evaluation, args.curve)
     print(table.as_text(rows))

@@ -14,7 +14,7 @@ from vidflow.models.conditioning import Conditioning
 from vidflow.models.dit import VideoTransformer
 from vidflow.models.sizes import Size
 from vidflow.parallel import rules
-from vidflow.training.optimizer import learning_rate, make_optimizer, matrices_as
+from vidflow.training.optimizer import learning_rate, make_optimizer, matrices_as, shared_steps
 
 
 def config(**options):
@@ -65,13 +65,20 @@ def test_weight_decay_spares_tables_norms_and_biases():
     assert changed == {n for n in free if "blocks" in n and "kernel" in n and "cross_attention/out" not in n}
 
 
-@pytest.mark.parametrize(("decay", "end"), [("constant", 0.1), ("cosine", 0.01), ("linear", 0.01)])
+@pytest.mark.parametrize(("decay", "end"), [("constant", 0.1), ("cosine", 0.01), ("linear", 0.01), ("stable", 0.01)])
 def test_the_rate_warms_up_and_decays_to_its_end(decay, end):
     rate = learning_rate(config(warmup=10, decay=decay), 100)
     assert float(rate(0)) == 0.0
     assert float(rate(5)) == pytest.approx(0.05)
     assert float(rate(10)) == pytest.approx(0.1)
     assert float(rate(100)) == pytest.approx(end)
+
+
+def test_runs_of_other_lengths_share_their_rate_until_the_first_decays():
+    short, long = (learning_rate(config(warmup=10, decay="stable"), steps) for steps in (100, 200))
+    assert shared_steps(config(decay="stable"), 100) == 80 and shared_steps(config(decay="cosine"), 100) == 0
+    assert all(float(short(s)) == float(long(s)) for s in range(81))
+    assert float(short(90)) == pytest.approx(0.055) and float(long(100)) == pytest.approx(0.1)
 
 
 def test_gradients_are_clipped_by_their_global_norm():

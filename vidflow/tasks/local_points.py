@@ -12,7 +12,7 @@ from typing import IO
 
 from vidflow import files
 from vidflow.errors import Preempted
-from vidflow.tasks import sweeping
+from vidflow.tasks import branching, sweeping
 from vidflow.tasks.results import Row
 from vidflow.tasks.sweeping import Point
 from vidflow.training import run_folder
@@ -56,6 +56,7 @@ def run(
         commands += [["vidflow.evaluate", f"--run={folder}", *evaluation]] if evaluation else []
         while files.is_held(folder) and not stopping.wait(0.2):
             pass
+        branching.begin(point, points, workdir)
         code = 0
         with (workdir / f"{point.folder}.log").open("a") as log:
             for command in commands:

@@ -11,6 +11,8 @@ from optax import contrib
 
 from vidflow.errors import UsageError
 
+DECAY = 0.2  # the last part of the steps of "stable", in which its rate decays
+
 # Pairs of (input, output) axes between which a kernel is a plain matrix of the network's interior. Muon is for these;
 # embeddings, position tables, first and last layers, norms and biases stay with AdamW (Jordan et al. 2024).
 MATRICES = {("embed", "heads"), ("heads", "embed"), ("embed", "mlp"), ("mlp", "embed")}
@@ -68,14 +70,16 @@ def _each(optimizers: dict[str, optax.GradientTransformation]) -> optax.Gradient
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up over `config.warmup` steps to `config.learning_rate`, then `config.decay` until the end of a run
-    of `steps`: "constant", "cosine" or "linear", the latter two to a tenth. A function of the step alone.
+    of `steps`: "constant"; "cosine" or "linear" to a tenth; or "stable" (warm-up, stable, decay: Hu et al. 2024), which
+    is constant up to `shared_steps` and then linear to a tenth. A function of the step alone.
 
     Raises:
       UsageError: an unknown decay.
     """
     peak, warmup = config.learning_rate, config.warmup
-    rest = max(steps - warmup, 1)
+    rest, stable = max(steps - warmup, 1), max(shared_steps(config, steps) - warmup, 0)
     decays = {
+        "stable": optax.linear_schedule(peak, 0.1 * peak, max(rest - stable, 1), stable),
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, rest, alpha=0.1),
         "linear": optax.linear_schedule(peak, 0.1 * peak, rest),
@@ -83,6 +87,11 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     if config.decay not in decays:
         raise UsageError(f"Unknown config.optimizer.decay '{config.decay}': use one of {', '.join(decays)}.")
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[config.decay]], [warmup])
+
+
+def shared_steps(config: ConfigDict, steps: int) -> int:
+    """How many steps a run of `steps` has in common with a longer one of the same config otherwise."""
+    return {"constant": steps, "stable": steps - round(DECAY * steps)}.get(config.decay, 0)
 
 
 def matrices_as(dtype: str, axis_names: Any) -> Callable[[Any], Any]:
