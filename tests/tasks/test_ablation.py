@@ -1,7 +1,6 @@
 """The ablation of autoencoders: each kind goes through training and evaluation, and none has more parameters."""
 
 import importlib.util
-import json
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +32,9 @@ def test_kinds_have_as_many_parameters_and_latents():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_trains_and_is_scored(kind, tmp_path, capsys):
-    flags = [f"--config={ABLATION}:{kind},smoke,outliers,consistency", "--config.steps=2"]
-    train.main([*flags, f"--workdir={tmp_path}"])
+    flags = [f"--config={ABLATION}:{kind},smoke", "--config.steps=2"]
+    losses = ["--config.losses.outliers=1e5", "--config.losses.consistency=0.01"]
+    train.main([*flags, *losses, f"--workdir={tmp_path}"])
     evaluate.main([f"--run={tmp_path}", "--clips=2"])
     assert "floor/psnr" in capsys.readouterr().out
 
@@ -59,17 +59,3 @@ def test_real_clips_of_training_and_test_are_other_moments_of_the_same_places(tm
     first = test[0]["video"][0].astype(float)
     errors = [np.abs(first - picture[:32, :32]).mean() for picture in whole]
     assert np.argmin(errors) == 90 and errors[90] < 4  # what H.264 loses
-
-
-def test_the_table_compares_seed_by_seed(tmp_path):
-    module = script("table")
-    for arm, psnrs in {"2.5d": (30.0, 32.0, 34.0), "3d": (31.0, 33.5, 34.5), "causal": (30.0,)}.items():
-        for seed, psnr in enumerate(psnrs):
-            folder = tmp_path / "bounce" / arm / str(seed)
-            folder.mkdir(parents=True)
-            scores = {"autoencoder/psnr": psnr, "autoencoder/ssim": psnr / 40, "floor/psnr": 21.0}
-            (folder / "evaluation.json").write_text(json.dumps({name: {"mean": x} for name, x in scores.items()}))
-    rows = module.table(tmp_path / "bounce").splitlines()
-    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 2.5d", "| 3d"]  # one seed has no interval
-    # Differences 1, 1.5 and 0.5: their mean, and 4.303 of Student's with two degrees of freedom times 0.5 / sqrt(3).
-    assert rows[3].endswith("| +1.000 [-0.242, +2.242] |") and "| 33.000 [28.522, 37.478] |" in rows[3]

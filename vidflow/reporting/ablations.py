@@ -1,4 +1,4 @@
-"""The table and the learning curves of an ablation."""
+"""The tables and the learning curves of an ablation."""
 
 import json
 from collections.abc import Sequence
@@ -10,34 +10,52 @@ from matplotlib.figure import Figure
 
 from vidflow.metrics import intervals, paired
 from vidflow.reporting import plots
+from vidflow.tasks.ablating import Ablation
 from vidflow.tasks.results import RATE
 
 Row = dict[str, Any]
-LEGEND = (
-    "Means over seeds with Student's 95% interval. Differences are of the same seed, with the probability of one as "
-    "large if there is none; they are what to judge by, and none is corrected for how many there are. The rate is the "
-    "best of {rates} with the first seed; * is an end of them. Net wins: of samples of the same prompt, how many show "
-    "more of the named attributes than the first arm's, less how many show fewer."
+MEANS = (
+    "Arms have equal {matched}. Means over seeds with Student's 95% interval. The rate is the best of {rates} with the "
+    "first seed; * is an end of them. Loss is that of {loss_of}. Commit: {commits}."
+)
+DIFFERENCES = (
+    "Differences from the first arm with the same seed, and the probability of one as large if there is none "
+    "(Student's paired test, not corrected for how many there are): what to judge by."
+)
+WINS = (
+    "Net wins: of samples of the same prompt, how many show more of the named attributes than the first arm's, less "
+    "how many show fewer."
 )
 
 
-def as_markdown(rows: Sequence[Row], matched: str) -> str:
-    """A line an arm, those of the results of `vidflow ablate`; the first arm is what the others are compared with."""
+def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
+    """Two tables of the results of `vidflow ablate`, a line an arm: means, and differences from the first arm."""
     arms = {arm: [row for row in rows if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in rows)}
-    rates = {arm: sorted({row["config"][RATE] for row in some if row["seed"] == 0}) for arm, some in arms.items()}
     kept = {arm: chosen(some) for arm, some in arms.items()}
-    first = next(iter(kept))
-    metrics = [name for name in kept[first][0] if name.startswith("bounce/")]
-    loss = f"loss of {kept[first][0]['loss_of']}"
-    head = ["arm", "changed", "seeds", "rate", "parameters", "FLOPs", loss, "difference", "p", "net wins", *metrics]
-    lines = [f"| {' | '.join(head)} |", "|" + len(head) * "---|"]
-    for arm, some in kept.items():
-        lines.append(f"| {' | '.join(_cells(arm, some, kept[first], rates[arm], metrics))} |")
-    tried = ", ".join(f"{rate:g}" for rate in next(iter(rates.values())))
-    together = [f"{arm}: {some[0]['together']}" for arm, some in kept.items() if some[0]["together"]]
-    commits = sorted({str(row["commit"])[:7] for row in rows})
-    said = [f"Arms have equal {matched}.", LEGEND.format(rates=tried), *together, f"Commit: {', '.join(commits)}."]
-    return "\n".join(lines) + "\n\n" + " ".join(said) + "\n"
+    first = next(iter(kept.values()))
+    said = {
+        "matched": ablation.matched,
+        "rates": ", ".join(f"{rate:g}" for rate in ablation.rates),
+        "loss_of": first[0]["loss_of"],
+        "commits": ", ".join(sorted({str(row["commit"])[:7] for row in rows})),
+    }
+    together = [f"{arm} changes several values: {some[0]['together']}." for arm, some in kept.items()]
+    together = [text for text, some in zip(together, kept.values(), strict=True) if some[0]["together"]]
+    means = [_means(arm, some, ablation) for arm, some in kept.items()]
+    differences = [_differences(arm, some, first, ablation) for arm, some in kept.items() if some is not first]
+    wins = "right" in first[0]
+    return "\n".join(
+        [
+            *_table(["arm", "changed", "seeds", "rate", "parameters", "FLOPs", *ablation.measures], means),
+            "",
+            " ".join([MEANS.format(**said), *together]),
+            "",
+            *_table(["arm", *ablation.measures, *(["net wins"] if wins else [])], differences),
+            "",
+            " ".join([DIFFERENCES, *([WINS] if wins else [])]),
+            "",
+        ]
+    )
 
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
@@ -59,30 +77,32 @@ def curves(rows: Sequence[Row], workdir: Path) -> Figure:
     return figure
 
 
-def _cells(arm: str, some: list[Row], first: list[Row], rates: Sequence[float], metrics: Sequence[str]) -> list[str]:
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+def _means(arm: str, some: list[Row], ablation: Ablation) -> list[str]:
     row, rate = some[0], some[0]["config"][RATE]
     changed = ", ".join(f"`{name}={value}`" for name, value in row["changed"].items()) or "–"
-    end = "*" if len(rates) > 1 and rate in (rates[0], rates[-1]) else ""
+    end = "*" if len(ablation.rates) > 1 and rate in (min(ablation.rates), max(ablation.rates)) else ""
     cells = [arm, changed, str(len(some)), f"{rate:g}{end}", f"{row['parameters']:,}", f"{row['flops']:.3g}"]
-    cells += [_mean([each["loss"] for each in some])]
-    cells += ["–", "–", "–"] if some is first else _against(some, first)
-    return [*cells, *(_mean([each[name] for each in some]) if name in row else "–" for name in metrics)]
+    for measure in ablation.measures:
+        mean, low, high, _ = intervals.mean([each[measure] for each in some])
+        cells.append(f"{mean:.4g} [{low:.4g}, {high:.4g}]")
+    return cells
 
 
-def _against(some: list[Row], first: list[Row]) -> list[str]:
-    """Difference of the loss, its p, and net wins, over the seeds that both have."""
+def _differences(arm: str, some: list[Row], first: list[Row], ablation: Ablation) -> list[str]:
+    """Over the seeds that both have."""
     pairs = [(a, b) for a in some for b in first if a["seed"] == b["seed"]]
-    found = paired.difference(*zip(*((a["loss"], b["loss"]) for a, b in pairs), strict=True))
-    loss = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-    if not all("right" in row for pair in pairs for row in pair):
-        return [loss, f"{found.p:.3f}", "–"]
-    mean, low, high, _ = intervals.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in pairs])
-    return [loss, f"{found.p:.3f}", f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]"]
-
-
-def _mean(values: list[float]) -> str:
-    mean, low, high, _ = intervals.mean(values)
-    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+    cells = [arm]
+    for measure in ablation.measures:
+        found = paired.difference(*zip(*((a[measure], b[measure]) for a, b in pairs), strict=True))
+        cells.append(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g}")
+    if "right" in first[0]:
+        mean, low, high, _ = intervals.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in pairs])
+        cells.append(f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]")
+    return cells
 
 
 def _losses(folder: Path) -> np.ndarray:

@@ -4,10 +4,9 @@ A file of experiments that is an ablation has, beside its get_config:
 
     def ablation():
         arms = (Arm("adaLN-Zero"), Arm("adaLN", {"model.design.time": "adaln"}))
-        return Ablation(arms, matched="steps", rates=(2e-3, 4e-3, 8e-3), seeds=3)
+        return Ablation(arms, matched="steps", rates=(2e-3, 4e-3, 8e-3))
 
-The first arm is what the others are compared with. The learning rate is tuned for each arm with the first seed; the
-other seeds train at the best of the rates.
+The learning rate is tuned for each arm with the first seed; the other seeds train at the best of the rates.
 """
 
 import json
@@ -29,20 +28,33 @@ SAME_SIZE = 0.02  # parts of the parameters by which arms of as many may differ
 
 
 class Arm(NamedTuple):
-    """A name, what is changed, by dotted name, and why it may be several values `together`, where it is."""
+    """A name, what is changed, by dotted name, and why it may be several values `together`, where it is. `arg` is for
+    get_config, beside that of the command line."""
 
     name: str
     values: Mapping[str, Any] = {}
     together: str = ""
+    arg: str = ""
 
 
 class Ablation(NamedTuple):
-    """Arms, and what is equal among them: `steps` of training; `flops`, for which steps are made fewer or more; or
-    `parameters` and steps, which the arms themselves see to."""
+    """What is compared, and how.
+
+    Attributes:
+      arms: the first is what the others are compared with.
+      matched: what is equal among them: `steps` of training; `flops`, for which steps are made fewer or more; or
+        `parameters` and steps, which the arms themselves see to.
+      rates: of learning, tried with the first seed.
+      measures: columns of the table: `loss`, or a name in evaluation.json.
+      evaluation: flags of vidflow evaluate.
+      seeds: how many.
+    """
 
     arms: tuple[Arm, ...]
     matched: Literal["steps", "flops", "parameters"]
     rates: tuple[float, ...]
+    measures: tuple[str, ...] = ("loss", "bounce/colour", "bounce/shape", "bounce/direction")
+    evaluation: tuple[str, ...] = ("--only=loss,samples",)
     seeds: int = 3
 
 
@@ -50,6 +62,7 @@ class Planned(NamedTuple):
     """An arm: the values of its runs, matching included, and the config leaves that differ from the first arm's."""
 
     name: str
+    spec: str
     values: dict[str, Any]
     changed: dict[str, Any]
     together: str
@@ -61,14 +74,14 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
     Raises:
       UsageError: fewer than two arms, one that changes nothing or more than it says, or arms that are not matched.
     """
-    file = spec.partition(":")[0]
+    file, _, arg = spec.partition(":")
     ablation = configs.function(Path(file), "ablation", "def ablation() -> Ablation")()
     if len(ablation.arms) < 2 or ablation.seeds < 2 or not ablation.rates:
         raise UsageError(f"The ablation of {file} needs two arms, two seeds and one learning rate, or more of them.")
-    found = [sweeping.point(spec, arm.values, overrides).config for arm in ablation.arms]
-    base = ablation.arms[0]
-    planned = []
-    for arm, config in zip(ablation.arms, found, strict=True):
+    base, planned = ablation.arms[0], []
+    specs = [f"{file}:{','.join(filter(None, (arg, arm.arg)))}" for arm in ablation.arms]
+    found = [sweeping.point(spec, arm.values, overrides).config for spec, arm in zip(specs, ablation.arms, strict=True)]
+    for spec, arm, config in zip(specs, ablation.arms, found, strict=True):
         changed = _differences(found[0], config)
         if arm is not base and len(changed) != 1 and not (changed and arm.together):
             what = f"in {', '.join(changed)}" if changed else "in nothing"
@@ -77,18 +90,18 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
                 "several belong `together`."
             )
         values = {**arm.values, **_matching(ablation.matched, arm, config, found[0])}
-        planned.append(Planned(arm.name, values, changed, arm.together))
+        planned.append(Planned(arm.name, spec.removesuffix(":"), values, changed, arm.together))
     return ablation, planned
 
 
-def tuning(spec: str, ablation: Ablation, arm: Planned, overrides: Overrides) -> list[Point]:
+def tuning(ablation: Ablation, arm: Planned, overrides: Overrides) -> list[Point]:
     """The runs that find the arm's learning rate."""
-    return [_point(spec, arm, rate, 0, overrides) for rate in ablation.rates]
+    return [_point(arm, rate, 0, overrides) for rate in ablation.rates]
 
 
-def repeats(spec: str, ablation: Ablation, arm: Planned, rate: float, overrides: Overrides) -> list[Point]:
+def repeats(ablation: Ablation, arm: Planned, rate: float, overrides: Overrides) -> list[Point]:
     """The runs of the other seeds."""
-    return [_point(spec, arm, rate, seed, overrides) for seed in range(1, ablation.seeds)]
+    return [_point(arm, rate, seed, overrides) for seed in range(1, ablation.seeds)]
 
 
 def rows(points: Sequence[Point], arm: Planned, workdir: Path) -> list[Row]:
@@ -115,8 +128,8 @@ def best_rate(tuned: Sequence[Row]) -> float:
     return min(finite, key=lambda row: row["loss"])["config"][RATE]
 
 
-def _point(spec: str, arm: Planned, rate: float, seed: int, overrides: Overrides) -> Point:
-    return sweeping.point(spec, {**arm.values, RATE: rate, "seed": seed}, overrides)
+def _point(arm: Planned, rate: float, seed: int, overrides: Overrides) -> Point:
+    return sweeping.point(arm.spec, {**arm.values, RATE: rate, "seed": seed}, overrides)
 
 
 def _differences(base: ConfigDict, other: ConfigDict) -> dict[str, Any]:

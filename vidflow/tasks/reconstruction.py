@@ -56,7 +56,7 @@ class Protocol(NamedTuple):
         return (
             f"{self.clips} clips of {self.source} ({self.split}), {self.frames} frames of {self.width}x{self.height} "
             f"at {rate}; posterior mean; pixels in [-1, 1], rounded to 8 bits; each measure is the mean over the "
-            "frames of a clip, then over clips, with the 95% interval of clips. Latents "
+            "frames of a clip, then over clips, with the 95% interval of clips; image_: of first frames alone. Latents "
             f"{self.compression}: {self.elements} numbers for {pixels}, one for {pixels / self.elements:.1f}."
         )
 
@@ -105,13 +105,17 @@ def _through(videos: jax.Array, small: tuple[int, int]) -> jax.Array:
 
 def scores(codec: Codec, source: Source, clips: int, judges: Judges = NO_JUDGES) -> Scores:
     """Of the first clips: `psnr` in dB, `ssim` where pictures are large enough, and with their judges `lpips` and
-    `rfvd`, the Frechet distance of all reconstructions from all clips, which is one number and has no interval."""
+    `rfvd`, the Frechet distance of all reconstructions from all clips, which is one number and has no interval. What
+    begins with `image_` is of the first frame of each clip by itself."""
     rows: dict[str, list[float]] = {}
     features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for low in range(0, clips, BATCH):
         videos = np.stack([source[index]["video"] for index in range(low, min(low + BATCH, clips))])
         again = codec(videos)
-        for name, values in _measures(videos, again, judges.perceptual).items():
+        images = videos[:, :1]
+        found = _measures(videos, again, judges.perceptual)
+        found |= {f"image_{name}": v for name, v in _measures(images, codec(images), judges.perceptual).items()}
+        for name, values in found.items():
             rows.setdefault(name, []).extend(values.tolist())
         if judges.i3d is not None:
             for found, shown in zip(features, (videos, again), strict=True):
