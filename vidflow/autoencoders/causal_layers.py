@@ -14,8 +14,8 @@ from einops import rearrange
 
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import ORDERS, Mask
+from vidflow.autoencoders.convolution import convolve
 from vidflow.autoencoders.layers import CONV_NAMES, Features, Resized, conv_init, upsample
-from vidflow.autoencoders.winograd import convolve
 
 TINY = 1e-12  # a norm below it divides as if it were this
 

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from vidflow.attention.attend import attend
+from vidflow.autoencoders.convolution import convolve
 
 Features = Float[Array, "B T H W C"]
 Resized = Float[Array, "B _ _ _ _"]  # features after a layer that may change their number or the strides
@@ -100,6 +101,7 @@ class SpacetimeConv(nn.Module):
             padding=[(0, 0), (edge, 1), (edge, 1)],
             dtype=self.dtype,
             kernel_init=nn.with_logical_partitioning(centre_image, (None, None, None, *CONV_NAMES)),
+            conv_general_dilated=convolve,
             name="conv",
         )(x)
 

@@ -10,10 +10,7 @@ after the products would lose too much, so they go the direct way.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -27,31 +24,14 @@ Padded = Float[Array, "B _ _ _ C"]
 Convolved = Float[Array, "B _ _ _ O"]
 
 
-def convolve(
-    x: Padded, kernel: Float[Array, "_ _ _ C O"], strides: Sequence[int], padding: Any, **settings: Any
-) -> Convolved:
-    """`jax.lax.conv_general_dilated` over (time, height, width), by whichever way is fast on the device.
-
-    Args:
-      x: features last.
-      kernel: (time, height, width, features in, features out).
-      strides, padding, settings: of `jax.lax.conv_general_dilated`; for `flax.linen.Conv`.
-    """
-    direct = partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **settings)
-    plain = set(strides) == {1} and all(set(settings[name]) == {1} for name in ("lhs_dilation", "rhs_dilation"))
-    if not plain or kernel.shape[2] != 3 or min(kernel.shape[3:]) < FEWEST or x.dtype != jnp.float32:
-        return direct(x, kernel)
-
-    def by_winograd(x: Padded, kernel: Float[Array, "_ _ _ C O"]) -> Convolved:
-        named = isinstance(padding, str)
-        pads = jax.lax.padtype_to_pads(x.shape[1:-1], kernel.shape[:3], strides, padding) if named else padding
-        return _valid(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel)
-
-    return jax.lax.platform_dependent(x, kernel, cpu=by_winograd, default=direct)
+def gains(x: Padded, kernel: Float[Array, "_ _ _ C O"], strides: Sequence[int]) -> bool:
+    """Whether this way is right for such a convolution and faster than another on a CPU."""
+    wide = kernel.shape[2] == 3 and min(kernel.shape[3:]) >= FEWEST
+    return wide and set(strides) == {1} and x.dtype == jnp.float32
 
 
-def _valid(x: Padded, kernel: Float[Array, "time height 3 C O"]) -> Convolved:
-    """Where the kernel lies within x."""
+def valid(x: Padded, kernel: Float[Array, "time height 3 C O"]) -> Convolved:
+    """The convolution of features last, where the kernel (time, height, width, in, out) lies within x."""
     time, height, _, features, results = kernel.shape
     frames, rows, width = (size - taps + 1 for size, taps in zip(x.shape[1:4], kernel.shape, strict=False))
     tiles = -(-width // 4)
