@@ -1,6 +1,7 @@
 """vidflow ablate: arms that differ in one value, tuned, repeated and compared."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
     arms = 'Arm("three"), Arm("two", {"model.design.mlp": "gelu"})'
     ablation, (three, two) = ablating.plan(file(tmp_path, arms, matched="flops"), (("steps", "1000"),))
     assert two.changed == {"model.design.mlp": "gelu"} and three.changed == {}
-    first, other = (ablating.tuning(ablation, arm, ())[0].config for arm in (three, two))
+    first, other = (ablating.runs(ablation, [arm], ())[0].point.config for arm in (three, two))
     assert first.steps == 1000 < other.steps
     jobs = [ablating.planning.job(config, "train", ablating.planning.make_mesh()) for config in (first, other)]
     flops = [job.model_flops * config.steps for job, config in zip(jobs, (first, other), strict=True)]
@@ -114,7 +115,7 @@ def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
     ]  # fmt: skip
     assert all(np.isfinite(row["autoencoder/psnr"]) for row in rows)
     assert (workdir / "curves.png").stat().st_size > 5000
-    times = {path: path.stat().st_mtime_ns for path in workdir.glob("*/weights.safetensors")}
+    times = {path: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}
     capsys.readouterr()
     ablate.main([flags[0], f"--results={workdir / 'results.jsonl'}"])
     assert capsys.readouterr().out.rstrip() == (workdir / "table.md").read_text().rstrip()
@@ -122,7 +123,17 @@ def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
     with pytest.raises(UsageError, match="has runs of no arm"):
         ablate.main([flags[0], f"--results={tmp_path / 'results.jsonl'}"])
     ablate.main(flags)
-    assert times == {path: path.stat().st_mtime_ns for path in workdir.glob("*/weights.safetensors")}
+    assert times == {path: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("results.jsonl", "curves.png"):
+        shutil.copy(workdir / name, elsewhere)
+    before = (elsewhere / "curves.png").stat().st_mtime_ns
+    ablate.main([flags[0], f"--workdir={elsewhere}", *flags[2:]])
+    assert not list(elsewhere.glob("*/")) and (elsewhere / "curves.png").stat().st_mtime_ns > before
+    assert [(elsewhere / name).read_text() for name in ("results.jsonl", "table.md")] == [
+        (workdir / name).read_text() for name in ("results.jsonl", "table.md")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,4 +144,4 @@ def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
 def test_the_ablations_of_the_project_are_what_they_say(path):
     ablation, arms = ablating.plan(f"{path}:smoke", ())
     assert ablation.seeds >= 3 and len(arms) >= 2
-    assert all(ablating.tuning(ablation, arm, ())[0].config.steps <= 40 for arm in arms)
+    assert all(run.point.config.steps <= 40 for run in ablating.runs(ablation, arms, ()))

@@ -5,8 +5,9 @@
   vidflow ablate --config=experiments/ablations/blocks.py --results=runs/ablations/blocks/results.jsonl
 
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm
-trains at each of the rates, and then with the other seeds at the best. The same command goes on after a kill. Writes
-results.jsonl (a line a run), table.md and curves.png. With --results the table is made again from such lines.
+trains at each of the rates, and then with the other seeds at the best. The same command goes on after a kill, or on
+another machine with results.jsonl alone (a line a run). Writes table.md and curves.png besides; with --results the
+table is made again from such lines.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.jobs < 1:
         raise UsageError("--jobs counts from 1.")
 
-    import json
     from pathlib import Path
 
     from tqdm import tqdm
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.startup import start
 
     start()
-    from vidflow.tasks import ablating, local_points, results, sweeping
+    from vidflow.tasks import ablating, local_points, results
+    from vidflow.tasks.sweeping import Point
 
     ablation, arms = ablating.plan(args.config, overrides)
     if args.results:
@@ -47,31 +48,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(ablations.as_markdown(rows, ablation))
         return
     workdir = Path(args.workdir)
-    runs = len(arms) * (len(ablation.rates) + ablation.seeds - 1)
-    with files.held(workdir), tqdm(total=runs, desc="runs", unit="run") as bar:
+    runs = ablating.runs(ablation, arms, overrides)
+    points, arm_of = [run.point for run in runs], {run.point.folder: run.arm for run in runs}
 
-        def train(points: dict[str, list[sweeping.Point]]) -> dict[str, list[results.Row]]:
-            """What the runs of each arm say, once all are done."""
-            everything, failed = [point for some in points.values() for point in some], []
+    def rows_of(point: Point) -> list[results.Row]:
+        return [ablating.row(point, arm_of[point.folder], workdir, ablation.evaluation)]
 
-            def done(point: sweeping.Point, code: int) -> None:
+    total = len(arms) * (len(ablation.rates) + ablation.seeds - 1)
+    with files.held(workdir), tqdm(total=total, desc="runs", unit="run") as bar:
+        progress = local_points.Progress.of(workdir, ablation.evaluation)
+
+        def train(some: list[Point]) -> list[results.Row]:
+            """All rows there are once these runs are done."""
+            failed: list[str] = []
+
+            def done(point: Point, code: int) -> None:
                 failed.extend([f"{point.name} (exit {code}): see {workdir / point.folder}.log"] if code else [])
+                local_points.collect(points, progress, rows_of)
                 bar.update()
 
-            bar.update(sum(local_points.finished(point, workdir, ablation.evaluation) for point in everything))
-            local_points.run(everything, workdir, args.jobs, ablation.evaluation, done)
+            bar.update(sum(map(progress.is_finished, some)))
+            local_points.run(some, progress, args.jobs, done)
             if failed:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
-            return {arm.name: ablating.rows(points[arm.name], arm, workdir) for arm in arms}
+            return local_points.collect(points, progress, rows_of)
 
-        tuned = train({arm.name: ablating.tuning(ablation, arm, overrides) for arm in arms})
-        rates = {arm.name: ablating.best_rate(tuned[arm.name]) for arm in arms}
-        others = train({arm.name: ablating.repeats(ablation, arm, rates[arm.name], overrides) for arm in arms})
-    rows = [row for arm in arms for row in tuned[arm.name] + others[arm.name]]
+        rows = train([run.point for run in runs if run.seed == 0])
+        best = {arm.name: ablating.best_rate([row for row in rows if row["arm"] == arm.name]) for arm in arms}
+        rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]])
     table = ablations.as_markdown(rows, ablation)
-    files.write_whole(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     files.write_whole(workdir / "table.md", table)
-    ablations.curves(rows, workdir).savefig(workdir / "curves.png", dpi=150)
+    ablations.curves(rows).savefig(workdir / "curves.png", dpi=150)
     print(table)
 
 

@@ -7,7 +7,8 @@
 
 The file has a function sweep(add) beside its get_config, and calls add({"model.size": "demo", "seed": 1}) once a point.
 Each point is a run of vidflow train in a folder of its own, named by the digest of its config. The same command goes on
-after a kill: finished points are not run again, begun ones resume. Any --config.NAME=VALUE holds for all points.
+after a kill: finished points are not run again, begun ones resume. A point also counts as finished by its rows in
+results.jsonl: copy the file to go on elsewhere. Any --config.NAME=VALUE holds for all points.
 Points that differ in `steps` alone, with config.optimizer.decay=stable, go on from one another's checkpoints
 (config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the longest.
 """
@@ -63,22 +64,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     evaluation = [f"--only={args.evaluate}"] if args.evaluate else []
     failed: list[str] = []
+
+    def rows_of(point: sweeping.Point) -> list[dict]:
+        return sweeping.rows(point, workdir, evaluation, args.curve)
+
     with files.held(workdir), tqdm(total=len(chosen), desc="points", unit="point") as bar:
+        progress = local_points.Progress.of(workdir, evaluation)
 
         def done(point: sweeping.Point, code: int) -> None:
             if code:
                 failed.append(f"{point.name} (exit {code}): see {workdir / point.folder}.log")
             else:
-                rows = sweeping.rows(point, workdir, args.curve)
-                bar.write(table.line(rows[-1]))
+                bar.write(table.line(rows_of(point)[-1]))
+                local_points.collect(points, progress, rows_of)
             bar.update()
 
-        bar.update(sum(local_points.finished(point, workdir, evaluation) for point in chosen))
+        bar.update(sum(map(progress.is_finished, chosen)))
         bar.write(table.HEADING)
         try:
-            local_points.run(chosen, workdir, args.jobs, evaluation, done)
+            local_points.run(chosen, progress, args.jobs, done)
         finally:
-            rows = local_points.collect(points, workdir, evaluation, args.curve)
+            rows = local_points.collect(points, progress, rows_of)
     print(table.as_text(rows))
     print(f"{workdir / 'results.jsonl'}: {len(rows)} rows")
     if failed:

@@ -1,15 +1,12 @@
 """The tables and the learning curves of an ablation."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from vidflow.metrics import intervals, paired
-from vidflow.reporting import plots
 from vidflow.tasks.ablating import Ablation
 from vidflow.tasks.results import RATE
 
@@ -64,15 +61,13 @@ def chosen(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row["config"][RATE] == best["config"][RATE]), key=lambda row: row["seed"])
 
 
-def curves(rows: Sequence[Row], workdir: Path) -> Figure:
-    """The training loss of every arm at its rate, the mean over seeds, smoothed."""
+def curves(rows: Sequence[Row]) -> Figure:
+    """The training loss of every arm at its rate, the mean over seeds."""
     figure = Figure((6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss of training", yscale="log")
     for index, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-        seeds = [_losses(workdir / row["folder"]) for row in chosen([row for row in rows if row["arm"] == arm])]
-        steps = min(map(len, seeds))
-        mean = plots.smoothed(np.stack([np.arange(steps), np.mean([each[:steps] for each in seeds], axis=0)], axis=1))
-        axes.plot(*mean.T, color=f"C{index}", label=arm, linewidth=1.2)
+        seeds = [row["curve"] for row in chosen([row for row in rows if row["arm"] == arm])]
+        axes.plot(*np.mean(seeds, axis=0).T, color=f"C{index}", label=arm, linewidth=1.2)
     axes.legend(frameon=False)
     return figure
 
@@ -103,7 +98,3 @@ def _differences(arm: str, some: list[Row], first: list[Row], ablation: Ablation
         mean, low, high, _ = intervals.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in pairs])
         cells.append(f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]")
     return cells
-
-
-def _losses(folder: Path) -> np.ndarray:
-    return np.array([json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()])

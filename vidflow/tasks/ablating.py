@@ -24,6 +24,7 @@ from vidflow.tasks.results import RATE, Row
 from vidflow.tasks.sweeping import Point
 
 Overrides = tuple[tuple[str, str], ...]
+CURVE = 60
 SAME_SIZE = 0.02  # parts of the parameters by which arms of as many may differ
 
 
@@ -68,6 +69,15 @@ class Planned(NamedTuple):
     together: str
 
 
+class Run(NamedTuple):
+    """A point of an arm."""
+
+    point: Point
+    arm: Planned
+    rate: float
+    seed: int
+
+
 def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
     """The ablation of `FILE.py:arg`, checked.
 
@@ -94,42 +104,36 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
     return ablation, planned
 
 
-def tuning(ablation: Ablation, arm: Planned, overrides: Overrides) -> list[Point]:
-    """The runs that find the arm's learning rate."""
-    return [_point(arm, rate, 0, overrides) for rate in ablation.rates]
+def runs(ablation: Ablation, arms: Sequence[Planned], overrides: Overrides) -> list[Run]:
+    """Every rate with every seed. Those of the first seed find the rate; of the others those at the best are wanted."""
+    return [
+        Run(sweeping.point(arm.spec, {**arm.values, RATE: rate, "seed": seed}, overrides), arm, rate, seed)
+        for arm in arms
+        for rate in ablation.rates
+        for seed in range(ablation.seeds)
+    ]
 
 
-def repeats(ablation: Ablation, arm: Planned, rate: float, overrides: Overrides) -> list[Point]:
-    """The runs of the other seeds."""
-    return [_point(arm, rate, seed, overrides) for seed in range(1, ablation.seeds)]
-
-
-def rows(points: Sequence[Point], arm: Planned, workdir: Path) -> list[Row]:
-    """Those of a sweep, with the `arm` and what it `changed`; where samples were scored, `right` has for each prompt
-    the shares of the named attributes that its samples show."""
-    result = []
-    for point in points:
-        (row,) = sweeping.rows(point, workdir)
-        row |= {"arm": arm.name, "changed": arm.changed, "together": arm.together}
-        scores = workdir / point.folder / "samples" / "scores.json"
-        result.append(row | ({"right": _right(json.loads(scores.read_text()))} if scores.exists() else {}))
-    return result
+def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) -> Row:
+    """That of a sweep, with the `arm`, what it `changed`, and the `curve` of its training loss at `CURVE` steps; where
+    samples were scored, `right` has for each prompt the shares of the named attributes that its samples show."""
+    (found,) = sweeping.rows(point, workdir, evaluation)
+    folder = workdir / point.folder
+    found |= {"arm": arm.name, "changed": arm.changed, "together": arm.together, "curve": _curve(folder)}
+    scores = folder / "samples" / "scores.json"
+    return found | ({"right": _right(json.loads(scores.read_text()))} if scores.exists() else {})
 
 
 def best_rate(tuned: Sequence[Row]) -> float:
-    """Of rows that differ in the learning rate.
+    """Of an arm's rows, by those of the first seed.
 
     Raises:
       UsageError: no finite loss.
     """
-    finite = [row for row in tuned if np.isfinite(row["loss"])]
+    finite = [row for row in tuned if row["seed"] == 0 and np.isfinite(row["loss"])]
     if not finite:
         raise UsageError(f"The arm '{tuned[0]['arm']}' has no finite loss at any learning rate: add smaller ones.")
     return min(finite, key=lambda row: row["loss"])["config"][RATE]
-
-
-def _point(arm: Planned, rate: float, seed: int, overrides: Overrides) -> Point:
-    return sweeping.point(arm.spec, {**arm.values, RATE: rate, "seed": seed}, overrides)
 
 
 def _differences(base: ConfigDict, other: ConfigDict) -> dict[str, Any]:
@@ -154,6 +158,13 @@ def _matching(matched: str, arm: Arm, config: ConfigDict, base: ConfigDict) -> d
             f"sizes within {SAME_SIZE:.0%}, or match steps or flops."
         )
     return {}
+
+
+def _curve(folder: Path) -> list[tuple[float, float]]:
+    """(step, mean loss) of so many parts of the run."""
+    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    parts = np.array_split(np.arange(len(losses)), min(CURVE, len(losses)))
+    return [(float(part.mean()), float(np.mean([losses[step] for step in part]))) for part in parts]
 
 
 def _right(samples: Sequence[dict[str, Any]]) -> list[list[float]]:

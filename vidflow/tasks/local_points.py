@@ -4,43 +4,60 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
-from typing import IO
+from typing import IO, NamedTuple
 
 from vidflow import files
 from vidflow.errors import Preempted
-from vidflow.tasks import branching, sweeping
-from vidflow.tasks.results import Row
+from vidflow.tasks import branching
+from vidflow.tasks.results import Row, by_folder
 from vidflow.tasks.sweeping import Point
 from vidflow.training import run_folder
 
+RESULTS = "results.jsonl"
 STOPPED = 75  # a run that was told to stop, and a sweep
 
 
-def finished(point: Point, workdir: Path, evaluation: Sequence[str]) -> bool:
-    """Whether nothing is left to run of the point."""
-    folder = workdir / point.folder
-    trained = run_folder.is_finished(folder, point.config.steps)
-    return trained and (not evaluation or (folder / "evaluation.json").exists())
+class Progress(NamedTuple):
+    """Where the points of a sweep run, the flags with which each is evaluated, and the rows of results.jsonl so far.
+
+    Those rows count like the folders that they are of: a folder may be deleted, or have been on another machine.
+    """
+
+    workdir: Path
+    evaluation: Sequence[str]
+    rows: Mapping[str, list[Row]]
+
+    @classmethod
+    def of(cls, workdir: Path, evaluation: Sequence[str]) -> "Progress":
+        return cls(workdir, evaluation, by_folder(workdir / RESULTS))
+
+    def has_run(self, point: Point) -> bool:
+        """Whether the folder of the point is here, trained and evaluated."""
+        folder = self.workdir / point.folder
+        trained = run_folder.is_finished(folder, point.config.steps)
+        return trained and (not self.evaluation or (folder / "evaluation.json").exists())
+
+    def is_finished(self, point: Point) -> bool:
+        """Whether nothing is left to run of the point."""
+        rows = self.rows.get(point.folder, [])
+        return self.has_run(point) or any(row.get("evaluation") == list(self.evaluation) for row in rows)
 
 
-def collect(points: Sequence[Point], workdir: Path, evaluation: Sequence[str], curve: int) -> list[Row]:
-    """results.jsonl: the rows of all finished points, in the order of the sweep."""
+def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Point], list[Row]]) -> list[Row]:
+    """results.jsonl: the rows of all finished points, in the order of the sweep; `rows_of` reads those of a folder."""
     rows: list[Row] = []
-    for point in points:
-        if finished(point, workdir, evaluation):
-            rows += sweeping.rows(point, workdir, curve)
-    files.write_whole(workdir / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for point in filter(progress.is_finished, points):
+        rows += rows_of(point) if progress.has_run(point) else progress.rows[point.folder]
+    files.write_whole(progress.workdir / RESULTS, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 
-def run(
-    points: Sequence[Point], workdir: Path, jobs: int, evaluation: Sequence[str], done: Callable[[Point, int], None]
-) -> None:
-    """Trains each point that is not finished, and evaluates it with the flags `evaluation`, if there are any.
+def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[Point, int], None]) -> None:
+    """Trains each point that is not finished, and evaluates it if there are flags for it.
 
     `done` hears of each point and its exit code as it ends. A point that still runs, of a sweep that was killed, is
     waited for.
@@ -49,6 +66,7 @@ def run(
       Preempted: SIGTERM; the points have saved what they had.
     """
     stopping, children = Event(), set()
+    workdir, evaluation = progress.workdir, progress.evaluation
 
     def one(point: Point) -> int:
         folder = workdir / point.folder
@@ -68,7 +86,7 @@ def run(
 
     before = signal.signal(signal.SIGTERM, stop)
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(one, point): point for point in points if not finished(point, workdir, evaluation)}
+        futures = {pool.submit(one, point): point for point in points if not progress.is_finished(point)}
         try:
             for future in as_completed(futures):
                 done(futures[future], future.result())

@@ -37,6 +37,17 @@ def read(path: Path, needed: Sequence[str] = NEEDED) -> list[Row]:
     return rows
 
 
+def by_folder(path: Path) -> dict[str, list[Row]]:
+    """The rows of results that are there already, by the folder of their run; none without a file.
+
+    A folder is named by the digest of its config, so its rows stand for the run itself, wherever it was trained.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in read(path, needed=("flops", "loss")) if path.is_file() and path.stat().st_size else []:
+        found.setdefault(row.get("folder", ""), []).append(row)
+    return found
+
+
 def _row(path: Path, number: int, line: str, needed: Sequence[str]) -> Row:
     try:
         row = json.loads(line)

@@ -11,7 +11,7 @@ A file of experiments that can be swept has, beside its get_config:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,8 +80,8 @@ def point(file: str, values: Mapping[str, Any], overrides: tuple[tuple[str, str]
     return Point(spec, said, overrides, config, name, configs.digest(config)[:12])
 
 
-def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:
-    """The lines of results.jsonl for a finished point: see `tasks.results`.
+def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int = 1) -> list[Row]:
+    """The lines of results.jsonl for a finished point, evaluated with those flags: see `tasks.results`.
 
     With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: its rate of
     learning must then be constant. `loss` is that of validation, the same quantity for all flows, where it was
@@ -106,6 +106,7 @@ def rows(point: Point, workdir: Path, curve: int = 1) -> list[Row]:
         "folder": point.folder,
         "parameters": job.parameters,
         "convention": conventions.COUNTED,
+        "evaluation": list(evaluation),
         "seed": config.seed,
         "commit": json.loads((folder / "provenance.json").read_text())["commit"],
         "config": {key: leaves[key] for key, _ in point.values},
