@@ -1,8 +1,9 @@
 """A convolution over time, height and width, by whichever way is fast on the device.
 
-XLA's convolutions in three dimensions are slow on a CPU, and their gradients slower. There it is one of pictures: the
-neighbours of a frame along time lie side by side among its features. That is 2 to 15 times as fast for training small
-models (benchmarks/RESULTS.md). Where Winograd's way is faster still, that is taken. Other devices keep their own.
+XLA's convolutions in three dimensions are slow on a CPU, and their gradients slower. Of few features there it is one of
+pictures: the neighbours of a frame along time lie side by side among its features, which is 3 to 15 times as fast in
+training (benchmarks/RESULTS.md). Of many that would take too much memory, and Winograd's way is fast where it is right.
+Other devices keep their own.
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,16 @@ def convolve(x: Padded, kernel: Kernel, strides: Sequence[int], padding: Any, **
       strides, padding, settings: of `jax.lax.conv_general_dilated`; for `flax.linen.Conv`.
     """
     direct = partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **settings)
-    if any(set(settings[name]) != {1} for name in ("lhs_dilation", "rhs_dilation")):
+    dilated = any(set(settings[name]) != {1} for name in ("lhs_dilation", "rhs_dilation"))
+    by_products = winograd.gains(x, kernel, strides)
+    if dilated or not (by_products or x.shape[-1] < winograd.FEWEST):
         return direct(x, kernel)
 
     def on_cpu(x: Padded, kernel: Kernel) -> Convolved:
         named = isinstance(padding, str)
         pads = jax.lax.padtype_to_pads(x.shape[1:-1], kernel.shape[:3], strides, padding) if named else padding
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        return winograd.valid(x, kernel) if winograd.gains(x, kernel, strides) else _of_pictures(x, kernel, strides)
+        return winograd.valid(x, kernel) if by_products else _of_pictures(x, kernel, strides)
 
     return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
 
