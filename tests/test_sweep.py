@@ -15,11 +15,11 @@ from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
 from vidflow import sweep, train
 from vidflow.errors import UsageError
-from vidflow.tasks import branching, sweeping
+from vidflow.tasks import branching, local_points, sweeping
 from vidflow.training import weights
 
 ROOT = Path(__file__).parents[1]
-FILE = '''
+FILE = """
 from vidflow import config as configs
 
 def get_config(arg=""):
@@ -27,7 +27,7 @@ def get_config(arg=""):
 
 def sweep(add):
     {body}
-'''
+"""
 TWO = "for seed in (0, 1): add({'seed': seed, 'steps': 2})"
 
 
@@ -113,7 +113,7 @@ def test_a_killed_sweep_goes_on_without_what_is_finished_and_gives_the_same_tabl
     def finished():
         return {path: path.stat().st_mtime_ns for path in killed.glob("*/finished.json")}
 
-    command = [sys.executable, "-m", "vidflow.sweep", config, f"--workdir={killed}"]
+    command = [sys.executable, "-m", "vidflow.sweep", config, f"--workdir={killed}", "--jobs=2"]
     child = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     wait_for(lambda: len(finished()) >= killed_after, limit=3600)
     os.killpg(child.pid, signal.SIGKILL)
@@ -160,6 +160,24 @@ def test_a_sweep_that_is_told_to_stop_stops_its_points_and_says_so(tmp_path):
     said = child.communicate(timeout=120)[1]
     assert child.returncode == 75 and "the same command goes on" in said
     assert not (folder / "finished.json").exists() and (tmp_path / "sweep" / "results.jsonl").read_text() == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores are whose")
+def test_jobs_share_the_cores(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    for jobs in (1, len(cores), len(cores) + 1):
+        shares = local_points._shares(jobs)
+        found = [shares.get() for _ in range(jobs)]
+        assert set().union(*found) == set(cores)
+        assert sum(map(len, found)) == len(cores) * (jobs if jobs > len(cores) else 1)
+    command = [sys.executable, "-m", "vidflow.sweep", f"--config={file(tmp_path, 'add({})')}"]
+    child = subprocess.Popen([*command, f"--workdir={tmp_path / 'sweep'}", f"--jobs={len(cores)}"], cwd=ROOT)
+    folder = tmp_path / "sweep" / sweeping.points(command[-1][9:])[0].folder
+    wait_for((folder / "config.json").exists)
+    trainer = int((folder / ".lock").read_text().split()[1])
+    assert os.sched_getaffinity(trainer) == {cores[0]}
+    child.terminate()
+    child.wait(timeout=120)
 
 
 def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):

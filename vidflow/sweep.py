@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__, "sweep")
     cli.add_config_flags(parser)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the sweep; resumed if it is there")
-    parser.add_argument("--jobs", type=int, default=1, help="points at a time (default 1; local)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="points at a time, each on its share of the cores (default 1; local)"
+    )
     parser.add_argument(
         "--backend", default="local", help="local; print commands; tpu: print them for launch/tpu_vm.sh, one slice"
     )

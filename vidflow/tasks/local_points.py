@@ -1,12 +1,15 @@
 """Points of a sweep as processes of this machine, so many at a time."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 from typing import IO, NamedTuple
 
@@ -59,13 +62,14 @@ def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Poin
 def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[Point, int], None]) -> None:
     """Trains each point that is not finished, and evaluates it if there are flags for it.
 
-    `done` hears of each point and its exit code as it ends. A point that still runs, of a sweep that was killed, is
-    waited for.
+    `jobs` at a time, each on its share of the cores: compilers' threads that wait for one another's cores take several
+    times as long. `done` hears of each point and its exit code as it ends. A point that still runs, of a sweep that was
+    killed, is waited for.
 
     Raises:
       Preempted: SIGTERM; the points have saved what they had.
     """
-    stopping, children = Event(), set()
+    stopping, children, shares = Event(), set(), _shares(jobs)
     workdir, evaluation = progress.workdir, progress.evaluation
 
     def one(point: Point) -> int:
@@ -75,10 +79,11 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
         while files.is_held(folder) and not stopping.wait(0.2):
             pass
         branching.begin(point, points, workdir)
-        code = 0
+        code, cores = 0, shares.get()
         with (workdir / f"{point.folder}.log").open("a") as log:
             for command in commands:
-                code = code or _call(command, log, stopping, children)
+                code = code or _call(command, log, cores, stopping, children)
+        shares.put(cores)
         return code
 
     def stop(*_: object) -> None:
@@ -100,10 +105,24 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
             signal.signal(signal.SIGTERM, before)
 
 
-def _call(command: list[str], log: IO[str], stopping: Event, children: set[subprocess.Popen]) -> int:
+def _shares(jobs: int) -> SimpleQueue[tuple[int, ...]]:
+    """The cores of each of so many jobs; all, where there are too few to share or no way to say so."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares: SimpleQueue[tuple[int, ...]] = SimpleQueue()
+    for job in range(jobs):
+        shares.put(tuple(cores[job::jobs] if jobs <= len(cores) else cores))
+    return shares
+
+
+def _call(
+    command: list[str], log: IO[str], cores: tuple[int, ...], stopping: Event, children: set[subprocess.Popen]
+) -> int:
     if stopping.is_set():
         return STOPPED
     child = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    if cores:
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(child.pid, cores)  # before it has started a thread
     children.add(child)
     if stopping.is_set():  # between the look above and now
         child.terminate()
