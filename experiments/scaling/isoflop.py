@@ -9,8 +9,8 @@ and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video. Not answered yet: no 
         --config.autoencoder.run=runs/demo_autoencoder --config.data.path=runs/isoflop/latents
     vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws --holdout=largest
 
-Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows. Clips are read from a
-cache, so large that none is seen more than three times.
+Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows, `text` by cross-attention
+or in context. Clips are read from a cache, so large that none is seen more than three times.
 """
 
 from pathlib import Path
@@ -30,10 +30,11 @@ RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # tried at the smallest budget
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = parse_arg(arg, size=tuple(LADDER), flops=2e12)
+    arg = parse_arg(arg, size=tuple(LADDER), flops=2e12, text=("cross_attention", "in_context"))
     config = configs.load(str(Path(__file__).parents[1] / "bounce" / "text_to_video.py"))
     width = size(arg.size).width
     config.model.size = arg.size
+    config.model.design.text = arg.text
     config.text.update({"width": width, "heads": size(arg.size).heads})
     config.optimizer.update({"name": "adamw", "learning_rate": 4e-3, "warmup": 50, "decay": "linear", "b2": 0.95})
     config.data.source = "cache"

@@ -1,0 +1,28 @@
+"""The grid of isoflop.py with the text in context: as further tokens of the video, where there it is attended to.
+
+Question: does the way that text enters change the laws? Liang et al. (2024) found the loss to fall with the power
+0.0385 of compute by cross-attention and 0.0273 in context, and say to compare laws within one architecture only. Not
+answered yet: no results are in.
+
+    vidflow sweep --config=experiments/scaling/in_context.py --workdir=runs/in_context/sweep --evaluate=loss \\
+        --config.autoencoder.run=runs/demo_autoencoder --config.data.path=runs/isoflop/latents
+    vidflow fit --results=runs/in_context/sweep/results.jsonl --out=runs/in_context/laws --holdout=largest
+
+Argument: as of isoflop.py.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vidflow import config as configs
+
+GRID = Path(__file__).with_name("isoflop.py")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    return configs.load(f"{GRID}:{','.join(filter(None, (arg, 'text=in_context')))}")
+
+
+def sweep(add) -> None:
+    configs.function(GRID, "sweep", "def sweep(add)")(add)
