@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if code:
                 failed.append(f"{point.name} (exit {code}): see {workdir / point.folder}.log")
             else:
-                bar.write(table.line(rows_of(point)[-1]))
                 local_points.collect(points, progress, rows_of)
+                bar.write(table.line(progress.read[point.folder][-1]))
             bar.update()
 
         bar.update(sum(map(progress.is_finished, chosen)))

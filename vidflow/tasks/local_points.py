@@ -25,18 +25,24 @@ STOPPED = 75  # a run that was told to stop, and a sweep
 
 
 class Progress(NamedTuple):
-    """Where the points of a sweep run, the flags with which each is evaluated, and the rows of results.jsonl so far.
+    """How far a sweep is.
 
-    Those rows count like the folders that they are of: a folder may be deleted, or have been on another machine.
+    Attributes:
+      workdir: where its points run.
+      evaluation: flags with which each is evaluated.
+      before: the rows of results.jsonl as it was, by folder. They count like the folders that they are of: a folder may
+        be deleted, or have been on another machine.
+      read: the rows that were read from folders since.
     """
 
     workdir: Path
     evaluation: Sequence[str]
-    rows: Mapping[str, list[Row]]
+    before: Mapping[str, list[Row]]
+    read: dict[str, list[Row]]
 
     @classmethod
     def of(cls, workdir: Path, evaluation: Sequence[str]) -> "Progress":
-        return cls(workdir, evaluation, by_folder(workdir / RESULTS))
+        return cls(workdir, evaluation, by_folder(workdir / RESULTS), {})
 
     def has_run(self, point: Point) -> bool:
         """Whether the folder of the point is here, trained and evaluated."""
@@ -46,7 +52,7 @@ class Progress(NamedTuple):
 
     def is_finished(self, point: Point) -> bool:
         """Whether nothing is left to run of the point."""
-        rows = self.rows.get(point.folder, [])
+        rows = self.before.get(point.folder, [])
         return self.has_run(point) or any(row.get("evaluation") == list(self.evaluation) for row in rows)
 
 
@@ -54,7 +60,9 @@ def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Poin
     """results.jsonl: the rows of all finished points, in the order of the sweep; `rows_of` reads those of a folder."""
     rows: list[Row] = []
     for point in filter(progress.is_finished, points):
-        rows += rows_of(point) if progress.has_run(point) else progress.rows[point.folder]
+        if progress.has_run(point) and point.folder not in progress.read:
+            progress.read[point.folder] = rows_of(point)
+        rows += progress.read.get(point.folder) or progress.before[point.folder]
     files.write_whole(progress.workdir / RESULTS, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
