@@ -85,6 +85,27 @@ def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, cap
     assert "note: runs of 2 commits are mixed: 000000000000, ffffffffffff" in said
 
 
+def test_rates_and_batches_that_were_tried_give_their_rules(tmp_path, capsys):
+    def tried():
+        for row in rows():
+            n, d = row["parameters"] / 1e7, row["tokens"] / 1e10
+            rate, batch = 1e-3 * n**-0.2 * d**-0.05, 64 * n**0.2 * d**0.8
+            for x in (-1.0, -0.4, 0.3, 1.0):
+                for y in (-1.0, -0.3, 0.4, 1.0):
+                    config = {"optimizer.learning_rate": rate * np.exp(x), "batch_size": batch * np.exp(y)}
+                    yield row | {"config": config, "loss": row["loss"] * (1 + 0.01 * (x * x + y * y))}
+
+    found = call(tmp_path, tried(), "--predict=1e19")
+    assert found["runs"] == 42 and found["parameters"]["exponent"] == pytest.approx(0.5681, abs=0.02)
+    value, low, high = found["rules"]["batch"]["of_tokens"]
+    assert value == pytest.approx(0.8, abs=1e-3) and low <= value <= high
+    assert found["rules"]["rate"]["of_parameters"][0] == pytest.approx(-0.2, abs=1e-3)
+    said = capsys.readouterr().out
+    n, d = 0.0009 * 1e19**0.5681, 186.85 * 1e19**0.4319
+    (line,) = [line for line in said.splitlines() if line.startswith("  batch")]
+    assert float(line.split()[1]) == pytest.approx(64 * (n / 1e7) ** 0.2 * (d / 1e10) ** 0.8, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "message"),
     [

@@ -6,8 +6,9 @@
 
 Methods (Hoffmann et al. 2022): isoflop, a parabola over model size at each budget and power laws through their minima;
 parametric, one formula of the loss of every run, which wants --convention=6ND; envelope, which of the training curves
-is lowest. --holdout=largest fits without the largest budget, and says how well the laws foretell it. Writes laws.json
-and figures, and prints the laws beside those that papers have published.
+is lowest. --holdout=largest fits without the largest budget, and says how well the laws foretell it. Results of three
+learning rates and batch sizes or more at each size and length also give the rules of both (Yin et al. 2024). Writes
+laws.json and figures, and prints the laws beside those that papers have published.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, said = results.sound(results.read(Path(args.results)))
     rows = results.under(rows, args.convention) if args.convention else rows
     rules = fitting.rules(rows)
-    tuned = results.best_of_rates(rows)
+    tuned = results.tuned(rows)
     points = results.points(tuned, args.metric)
     seen, held = fitting.without_the_largest(points) if args.holdout else (points, None)
     found = fitting.fit(seen, args.method)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(laws.held_text(trials))
         more["held_out"] = [trial._asdict() for trial in trials]
     if rules is not None:
-        more["rules"] = {name: rule._asdict() for name, rule in rules.items()}
+        more["rules"] = laws.rules_as_json(rules)
     files.write_whole(out / "laws.json", json.dumps(laws.as_json(found, args.method, **more), indent=1) + "\n")
     for name, figure in laws.figures(found, seen).items():
         figure.savefig(out / f"{name}.png", dpi=150)

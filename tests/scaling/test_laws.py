@@ -96,22 +96,38 @@ def test_the_envelope_of_curves_finds_the_best_sizes():
     np.testing.assert_allclose(loss.y, CHINCHILLA.best(6.0)["loss"](loss.x), rtol=5e-3)
 
 
-def test_the_best_pair_of_rate_and_batch_follows_its_rule():
+def tuned(noise, seed=0):
     """Yin et al., tables 1 and 2: exponents of tokens and parameters."""
-    rows = []
+    rng, rows = np.random.default_rng(seed), []
     for n in (0.02, 0.06, 0.2):
         for t in (2.0, 8.0):
             rate, batch = 2e-4 * t**-0.0453 * n**-0.1619, 2e4 * t**0.808 * n**0.1906
             for x in np.linspace(-1, 1, 4):
                 for y in np.linspace(-1.5, 1.5, 4):
-                    loss = 1 + 0.02 * (x + 0.1) ** 2 + 0.01 * y**2 + 0.005 * x * y
+                    loss = 1 + 0.02 * (x + 0.1) ** 2 + 0.01 * y**2 + 0.005 * x * y + noise * rng.normal()
                     rows.append((n, t, rate * np.exp(x + 0.1), batch * np.exp(y), loss))
-    fitted = rates.fit(rates.Trained(*np.array(rows).T))
-    assert (fitted["batch"].of_tokens, fitted["batch"].of_parameters) == pytest.approx((0.808, 0.1906), abs=1e-6)
-    assert (fitted["rate"].of_tokens, fitted["rate"].of_parameters) == pytest.approx((-0.0453, -0.1619), abs=1e-6)
+    return rates.Trained(*np.array(rows).T)
+
+
+def test_the_best_pair_of_rate_and_batch_follows_its_rule():
+    fitted = rates.fit(tuned(noise=0.0), resamples=2)
+    batch, rate = fitted["batch"].rule, fitted["rate"].rule
+    assert (batch.of_tokens, batch.of_parameters) == pytest.approx((0.808, 0.1906), abs=1e-6)
+    assert (rate.of_tokens, rate.of_parameters) == pytest.approx((-0.0453, -0.1619), abs=1e-6)
+    assert fitted["rate"].predict(0.1, 4.0) == pytest.approx(3 * [rate(0.1, 4.0)])
     assert rates.best_rate(np.geomspace(1e-4, 1e-2, 5), np.square(np.log(np.geomspace(1e-4, 1e-2, 5) / 2e-3))) == (
         pytest.approx(2e-3)
     )
+
+
+def test_intervals_of_the_rules_hold_the_truth_as_often_as_they_say():
+    held = []
+    for seed in range(60):
+        fitted = rates.fit(tuned(noise=5e-4, seed=seed), resamples=100, seed=seed)
+        for name, constant, truth in (("batch", "of_tokens", 0.808), ("rate", "of_parameters", -0.1619)):
+            low, high = fitted[name].interval(constant)
+            held.append(low <= truth <= high)
+    assert 0.88 <= np.mean(held) <= 0.99
 
 
 def falling(points):

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidflow.models.sizes import SIZES
+from vidflow.scaling import rates
 from vidflow.scaling.isoflop import Points
 from vidflow.scaling.laws import Fitted
 from vidflow.scaling.parameters import transformer
-from vidflow.scaling.rates import Rule
 from vidflow.tasks.fitting import Found, Held
 
 PUBLISHED = Path(__file__).parents[1] / "assets" / "laws" / "published.json"
@@ -53,14 +53,15 @@ def held_text(rows: Sequence[Held]) -> str:
     return "\n".join(lines)
 
 
-def prediction(found: Found, rules: dict[str, Rule] | None, flops: float, largest: float) -> list[str]:
+def prediction(found: Found, rules: dict[str, rates.Fitted] | None, flops: float, largest: float) -> list[str]:
     """What the laws say of a budget, which model that is and how to plan it, and how far it is from the runs."""
     lines, best = [f"at {flops:.3g} FLOPs"], {}
     for name, fitted in found.laws.items():
         best[name], low, high = fitted.predict(flops)
         lines.append(f"  {name:<12} {best[name]:.4g} [{low:.4g}, {high:.4g}]")
     for name, rule in (rules or {}).items():
-        lines.append(f"  {name:<12} {rule(best['parameters'], best['tokens']):.4g}")
+        value, low, high = rule.predict(best["parameters"], best["tokens"])
+        lines.append(f"  {name:<12} {value:.4g} [{low:.4g}, {high:.4g}]")
     size, parameters = nearest_size(best["parameters"])
     lines.append(f"  the nearest model is {size}, of {parameters:,} parameters; what a step of it needs:")
     lines.append(f"    vidflow plan --config=experiments/moviegen/video.py:{size},768px --topology=v5p:4x4x4 --search")
@@ -89,6 +90,14 @@ def as_json(found: Found, method: str, **more: Any) -> dict[str, Any]:
     if found.formula is not None:
         result["formula"] = found.formula._asdict()
     return result
+
+
+def rules_as_json(rules: dict[str, rates.Fitted]) -> dict[str, Any]:
+    """The constants of each rule, and the ends of their intervals."""
+    return {
+        name: {key: [value, *fitted.interval(key)] for key, value in fitted.rule._asdict().items()}
+        for name, fitted in rules.items()
+    }
 
 
 def figures(found: Found, points: Points) -> dict[str, Figure]:

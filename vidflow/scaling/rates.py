@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vidflow.errors import UsageError
-from vidflow.scaling.laws import Values
+from vidflow.scaling.laws import Values, percentiles
+
+NAMES = ("rate", "batch")
 
 
 class Trained(NamedTuple):
@@ -35,14 +37,28 @@ class Rule(NamedTuple):
         return float(self.coefficient * tokens**self.of_tokens * parameters**self.of_parameters)
 
 
+class Fitted(NamedTuple):
+    """A rule, and those of resampled data sets."""
+
+    rule: Rule
+    again: list[Rule]
+
+    def predict(self, parameters: float, tokens: float) -> tuple[float, float, float]:
+        """The best value and the ends of its 95% interval."""
+        return self.rule(parameters, tokens), *percentiles(np.array([rule(parameters, tokens) for rule in self.again]))
+
+    def interval(self, constant: str) -> tuple[float, float]:
+        """The ends of the 95% interval of a constant of the rule."""
+        return percentiles(np.array([getattr(rule, constant) for rule in self.again]))
+
+
 def best_rate(rate: Values, loss: Values) -> float:
     """The minimum of a parabola over the logarithm of the learning rate.
 
     Raises:
       UsageError: fewer than three rates, or a minimum beyond them.
     """
-    (found,) = _minimum(np.log(rate)[:, None], loss, ("learning rates",))
-    return found
+    return float(np.exp(_Surface.of(np.log(rate)[:, None], loss, ("learning rates",)).checked()[0]))
 
 
 def best_pair(rate: Values, batch: Values, loss: Values) -> tuple[float, float]:
@@ -51,50 +67,100 @@ def best_pair(rate: Values, batch: Values, loss: Values) -> tuple[float, float]:
     Raises:
       UsageError: fewer than three values of either, fewer than six pairs, or a minimum beyond them.
     """
-    rate_, batch_ = _minimum(np.log(np.stack([rate, batch], axis=1)), loss, ("learning rates", "batch sizes"))
-    return rate_, batch_
+    rate_, batch_ = np.exp(_surface(Trained(np.zeros_like(rate), np.zeros_like(rate), rate, batch, loss)).checked())
+    return float(rate_), float(batch_)
 
 
-def fit(runs: Trained) -> dict[str, Rule]:
+def fit(runs: Trained, resamples: int = 200, seed: int = 0) -> dict[str, Fitted]:
     """The rules of `rate` and `batch`.
+
+    Intervals are of a residual bootstrap: each run gets another run's deviation from its surface, widened by the
+    freedom that the surfaces took; data sets in which a surface has no minimum are left out.
 
     Raises:
       UsageError: as `best_pair`, or too few models and lengths to tell their parts apart.
     """
     pairs = sorted(set(zip(runs.parameters.tolist(), runs.tokens.tolist(), strict=True)))
-    found = []
-    for parameters, tokens in pairs:
-        chosen = (runs.parameters == parameters) & (runs.tokens == tokens)
-        found.append(best_pair(runs.rate[chosen], runs.batch[chosen], runs.loss[chosen]))
+    chosen = [(runs.parameters == parameters) & (runs.tokens == tokens) for parameters, tokens in pairs]
+    surfaces = [_surface(Trained(*(column[some] for column in runs))) for some in chosen]
+    best = np.array([surface.checked() for surface in surfaces])
     design = np.stack([np.ones(len(pairs)), *np.log(np.array(pairs)).T[::-1]], axis=1)  # 1, tokens, parameters
     if len(pairs) < 3 or np.linalg.matrix_rank(design) < 3:
         raise UsageError("Models and lengths grow together here: train two sizes or more, one of them for two lengths.")
-    constants = np.linalg.lstsq(design, np.log(np.array(found)), rcond=None)[0]
-    return {
-        name: Rule(float(np.exp(column[0])), *map(float, column[1:]))
-        for name, column in zip(("rate", "batch"), constants.T, strict=True)
-    }
+    rng = np.random.default_rng(seed)
+    deviations = np.concatenate([surface.deviations() for surface in surfaces])
+    again = []
+    for _ in range(resamples):
+        drawn = [surface.redrawn(rng.choice(deviations, len(surface.loss))).lowest() for surface in surfaces]
+        again += [np.stack(drawn)] if all(at is not None for at in drawn) else []
+    rules = [_rules(design, found) for found in (best, *again)]
+    return {name: Fitted(rules[0][place], [each[place] for each in rules[1:]]) for place, name in enumerate(NAMES)}
 
 
-def _minimum(x: np.ndarray, loss: np.ndarray, names: tuple[str, ...]) -> list[float]:
-    """Of the quadratic of least squares over the columns of x, back from logarithms."""
-    for column, name in zip(x.T, names, strict=True):
-        if len(set(column.tolist())) < 3:
-            raise UsageError(f"A minimum over {name} needs at least three of them.")
-    n = x.shape[1]
-    centre = x.mean(axis=0)
-    u = x - centre
-    upper = np.triu_indices(n)
-    design = np.concatenate([np.ones((len(u), 1)), u, u[:, upper[0]] * u[:, upper[1]]], axis=1)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise UsageError(f"Too few pairs of {' and '.join(names)} for a surface of {design.shape[1]} constants.")
-    constants = np.linalg.lstsq(design, loss, rcond=None)[0]
-    square = np.zeros((n, n))
-    square[upper] = constants[1 + n :]
-    hessian = square + square.T
-    at = np.linalg.solve(hessian, -constants[1 : 1 + n]) + centre if np.all(np.linalg.eigvalsh(hessian) > 0) else None
-    for column, name, best in zip(x.T, names, at if at is not None else [np.nan] * n, strict=True):
-        if not column.min() <= best <= column.max():
-            way, end = ("larger", column.max()) if np.polyfit(column, loss, 1)[0] < 0 else ("smaller", column.min())
-            raise UsageError(f"The best of the {name} lies beyond those tried: try {way} ones than {np.exp(end):.3g}.")
-    return np.exp(at).tolist()
+def _rules(design: np.ndarray, best: np.ndarray) -> list[Rule]:
+    """Of each column of the logarithms of best values."""
+    constants = np.linalg.lstsq(design, best, rcond=None)[0]
+    return [Rule(float(np.exp(column[0])), *map(float, column[1:])) for column in constants.T]
+
+
+def _surface(runs: Trained) -> "_Surface":
+    x = np.log(np.stack([runs.rate, runs.batch], axis=1))
+    return _Surface.of(x, runs.loss, ("learning rates", "batch sizes"))
+
+
+class _Surface(NamedTuple):
+    """loss = design @ constants, a quadratic of least squares over the columns of x."""
+
+    x: np.ndarray
+    loss: np.ndarray
+    names: tuple[str, ...]
+    design: np.ndarray
+    constants: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, loss: np.ndarray, names: tuple[str, ...]) -> "_Surface":
+        """Raises UsageError: too few values of a column, or pairs."""
+        for column, name in zip(x.T, names, strict=True):
+            if len(set(column.tolist())) < 3:
+                raise UsageError(f"A minimum over {name} needs at least three of them.")
+        u, upper = x - x.mean(axis=0), np.triu_indices(x.shape[1])
+        design = np.concatenate([np.ones((len(u), 1)), u, u[:, upper[0]] * u[:, upper[1]]], axis=1)
+        if np.linalg.matrix_rank(design) < design.shape[1]:
+            raise UsageError(f"Too few pairs of {' and '.join(names)} for a surface of {design.shape[1]} constants.")
+        return cls(x, loss, names, design, np.linalg.lstsq(design, loss, rcond=None)[0])
+
+    def redrawn(self, deviations: np.ndarray) -> "_Surface":
+        """The surface of other data: its own values and these deviations from them."""
+        loss = self.design @ self.constants + deviations
+        return self._replace(loss=loss, constants=np.linalg.lstsq(self.design, loss, rcond=None)[0])
+
+    def deviations(self) -> np.ndarray:
+        """Of the losses, widened by the freedom that the constants took; none where there was no more than that."""
+        free = len(self.loss) - len(self.constants)
+        return (self.loss - self.design @ self.constants) * np.sqrt(len(self.loss) / max(free, 1))
+
+    def lowest(self) -> np.ndarray | None:
+        """Where the minimum is, in logarithms; None if there is none."""
+        n = self.x.shape[1]
+        square = np.zeros((n, n))
+        square[np.triu_indices(n)] = self.constants[1 + n :]
+        hessian = square + square.T
+        if not np.all(np.linalg.eigvalsh(hessian) > 0):
+            return None
+        return np.linalg.solve(hessian, -self.constants[1 : 1 + n]) + self.x.mean(axis=0)
+
+    def checked(self) -> np.ndarray:
+        """Where the minimum is.
+
+        Raises:
+          UsageError: beyond the values that were tried, or nowhere.
+        """
+        at = self.lowest()
+        for column, name, best in zip(self.x.T, self.names, [np.nan] * 2 if at is None else at, strict=False):
+            if not column.min() <= best <= column.max():
+                larger = np.polyfit(column, self.loss, 1)[0] < 0
+                way, end = ("larger", column.max()) if larger else ("smaller", column.min())
+                raise UsageError(
+                    f"The best of the {name} lies beyond those tried: try {way} ones than {np.exp(end):.3g}."
+                )
+        return at

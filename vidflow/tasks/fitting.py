@@ -9,7 +9,7 @@ from vidflow.errors import UsageError
 from vidflow.scaling import envelope, isoflop, laws, parametric, rates
 from vidflow.scaling.isoflop import Parabola, Points
 from vidflow.scaling.laws import Fitted
-from vidflow.tasks.results import RATE, Row
+from vidflow.tasks.results import BATCH, RATE, Row
 
 METHODS = ("isoflop", "parametric", "envelope")
 
@@ -81,9 +81,9 @@ def floor(found: Found) -> tuple[float, float] | None:
     return bounded.floor, chance
 
 
-def rules(rows: Sequence[Row]) -> dict[str, rates.Rule] | None:
+def rules(rows: Sequence[Row]) -> dict[str, rates.Fitted] | None:
     """Of the learning rate and batch size, if the rows vary both enough; None if they hold one fixed."""
-    pairs = [(row.get("config", {}).get(RATE), row.get("config", {}).get("batch_size")) for row in rows]
+    pairs = [(row.get("config", {}).get(RATE), row.get("config", {}).get(BATCH)) for row in rows]
     if any(None in pair for pair in pairs) or min(len(set(column)) for column in zip(*pairs, strict=True)) < 3:
         return None
     columns = [*([row["parameters"], row["tokens"], *pair, row["loss"]] for row, pair in zip(rows, pairs, strict=True))]

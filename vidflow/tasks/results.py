@@ -18,7 +18,7 @@ from vidflow.scaling.isoflop import Points
 
 Row = dict[str, Any]
 NEEDED = ("parameters", "tokens", "flops", "loss")
-RATE = "optimizer.learning_rate"
+RATE, BATCH = "optimizer.learning_rate", "batch_size"
 
 
 def read(path: Path, needed: Sequence[str] = NEEDED) -> list[Row]:
@@ -91,11 +91,11 @@ def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     return kept, said
 
 
-def best_of_rates(rows: Iterable[Row]) -> list[Row]:
-    """Of rows that differ in the learning rate alone, the one of the least loss: the rate tuned for that model."""
+def tuned(rows: Iterable[Row]) -> list[Row]:
+    """Of rows that differ in learning rate and batch size alone, the one of the least loss."""
     best: dict[Any, Row] = {}
     for row in rows:
-        others = {key: value for key, value in row.get("config", {}).items() if key != RATE}
+        others = {key: value for key, value in row.get("config", {}).items() if key not in (RATE, BATCH)}
         key = (row["parameters"], row["tokens"], row["flops"], row.get("seed"), json.dumps(others, sort_keys=True))
         if key not in best or row["loss"] < best[key]["loss"]:
             best[key] = row
