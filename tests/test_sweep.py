@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
-from vidflow import sweep, train
+from vidflow import files, sweep, train
 from vidflow.errors import UsageError
 from vidflow.tasks import branching, local_points, sweeping
 from vidflow.training import weights
@@ -178,6 +179,21 @@ def test_jobs_share_the_cores(tmp_path):
     assert os.sched_getaffinity(trainer) == {cores[0]}
     child.terminate()
     child.wait(timeout=120)
+
+
+HOLD = "import sys, time; from pathlib import Path; from vidflow import files\nwith files.held(Path(sys.argv[1])): time.sleep(60)"
+
+
+def test_a_point_that_still_runs_is_waited_for(tmp_path):
+    workdir = tmp_path / "sweep"
+    (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(workdir / point.folder)], cwd=ROOT)
+    wait_for(lambda: files.is_held(workdir / point.folder))
+    begun = []
+    threading.Timer(3.0, lambda: (begun.extend(workdir.glob("*.log")), holder.kill())).start()
+    codes = []
+    local_points.run([point], local_points.Progress.of(workdir, []), 1, lambda _, code: codes.append(code))
+    assert holder.wait(10) == -signal.SIGKILL and begun == [] and codes == [0]
 
 
 def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
