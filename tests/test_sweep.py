@@ -181,7 +181,13 @@ def test_jobs_share_the_cores(tmp_path):
     child.wait(timeout=120)
 
 
-HOLD = "import sys, time; from pathlib import Path; from vidflow import files\nwith files.held(Path(sys.argv[1])): time.sleep(60)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from vidflow import files
+with files.held(Path(sys.argv[1])):
+    time.sleep(60)
+"""
 
 
 def test_a_point_that_still_runs_is_waited_for(tmp_path):
