@@ -123,3 +123,11 @@ def test_the_published_sizes():
         params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3)))
         counts.append(sum(leaf.size for leaf in jax.tree.leaves(params)))
     assert counts == [126_892_531, 246_478_803]
+
+
+def test_a_model_of_no_groups_is_not_normalised():
+    layout = WAN._replace(widths=(4, 6), strides=(2,), up_strides=(2,), blocks=1, channels=3, norm="frames", groups=0)
+    module = CausalAutoencoder(layout)
+    params = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    assert names and not any("norm" in name for name in names)

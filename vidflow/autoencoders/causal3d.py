@@ -28,7 +28,7 @@ class Layout(NamedTuple):
       blocks: residual blocks of a level in the encoder; the decoder has one more.
       channels: of the latents.
       norm: of the features: "rms", "frames" or "clip"; see `Norm`.
-      groups: of group normalisation.
+      groups: of group normalisation; 0 for none of "frames" or "clip".
       edge: pad with the nearest frame and pixels, otherwise with zeros.
       jointly: change time and space in one convolution, otherwise one after the other.
       attention: of the innermost level, among the sites of a "frame", or of it and of "earlier" frames; "" for none.

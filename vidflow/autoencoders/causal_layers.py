@@ -158,7 +158,7 @@ class Norm(nn.Module):
       kind: "rms" divides each vector of features by its root mean square (Wan); "frames" is group normalisation of each
         frame by itself; "clip" that of all frames together (HunyuanVideo), with which no layer is causal in the strict
         sense and a video cannot go through in chunks.
-      groups: of group normalisation.
+      groups: of group normalisation; 0 for no normalisation.
     """
 
     kind: str
@@ -171,6 +171,8 @@ class Norm(nn.Module):
             y = x.astype(jnp.float32)
             length = jnp.sqrt(jnp.square(y).sum(axis=-1, keepdims=True))
             return (y / jnp.maximum(length, TINY) * x.shape[-1] ** 0.5 * scale).astype(x.dtype)
+        if self.groups == 0:
+            return x
         norm = nn.GroupNorm(num_groups=self.groups, epsilon=1e-6, dtype=x.dtype, name="group")
         if self.kind == "clip":
             return norm(x)
