@@ -127,6 +127,19 @@ def test_a_killed_sweep_goes_on_without_what_is_finished_and_gives_the_same_tabl
     assert tables[0] == tables[1] and len(tables[0].splitlines()) == count
 
 
+def test_rows_stand_for_their_runs_if_they_are_what_is_asked_for(tmp_path):
+    (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
+    row = {"folder": point.folder, "flops": 1.0, "loss": 0.5, "evaluation": ["--only=loss"]}
+    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
+
+    def finished(*of):
+        return local_points.Progress.of(tmp_path, *of).is_finished(point)
+
+    assert finished(["--only=loss"]) and not finished([]) and not finished(["--only=loss"], 2)
+    progress = local_points.Progress.of(tmp_path, ["--only=loss"])
+    assert local_points.collect([point], progress, lambda _: []) == [row]
+
+
 def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_start(tmp_path):
     body = """
     for steps in (5, 10):

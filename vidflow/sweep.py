@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return sweeping.rows(point, workdir, evaluation, args.curve)
 
     with files.held(workdir), tqdm(total=len(chosen), desc="points", unit="point") as bar:
-        progress = local_points.Progress.of(workdir, evaluation)
+        progress = local_points.Progress.of(workdir, evaluation, each=args.curve)
 
         def done(point: sweeping.Point, code: int) -> None:
             if code:

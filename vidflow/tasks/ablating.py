@@ -24,7 +24,7 @@ from vidflow.tasks.results import RATE, Row
 from vidflow.tasks.sweeping import Point
 
 Overrides = tuple[tuple[str, str], ...]
-CURVE = 60
+CURVE = 60  # points of a learning curve
 SAME_SIZE = 0.02  # parts of the parameters by which arms of as many may differ
 
 

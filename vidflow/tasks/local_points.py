@@ -30,6 +30,7 @@ class Progress(NamedTuple):
     Attributes:
       workdir: where its points run.
       evaluation: flags with which each is evaluated.
+      each: rows that a point gives.
       before: the rows of results.jsonl as it was, by folder. They count like the folders that they are of: a folder may
         be deleted, or have been on another machine.
       read: the rows that were read from folders since.
@@ -37,12 +38,13 @@ class Progress(NamedTuple):
 
     workdir: Path
     evaluation: Sequence[str]
+    each: int
     before: Mapping[str, list[Row]]
     read: dict[str, list[Row]]
 
     @classmethod
-    def of(cls, workdir: Path, evaluation: Sequence[str]) -> "Progress":
-        return cls(workdir, evaluation, by_folder(workdir / RESULTS), {})
+    def of(cls, workdir: Path, evaluation: Sequence[str], each: int = 1) -> "Progress":
+        return cls(workdir, evaluation, each, by_folder(workdir / RESULTS), {})
 
     def has_run(self, point: Point) -> bool:
         """Whether the folder of the point is here, trained and evaluated."""
@@ -53,7 +55,8 @@ class Progress(NamedTuple):
     def is_finished(self, point: Point) -> bool:
         """Whether nothing is left to run of the point."""
         rows = self.before.get(point.folder, [])
-        return self.has_run(point) or any(row.get("evaluation") == list(self.evaluation) for row in rows)
+        same = [row for row in rows if row.get("evaluation") == list(self.evaluation)]
+        return self.has_run(point) or len(same) == self.each
 
 
 def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Point], list[Row]]) -> list[Row]:
