@@ -15,6 +15,7 @@ SMALL = {"widths": (6, 6, 8), "strides": (1, 2), "up_strides": (1, 2), "blocks":
 LAYOUTS = {
     "wan": WAN._replace(**SMALL),
     "frames": WAN._replace(**SMALL, norm="frames", edge=True, jointly=True),
+    "patches": WAN._replace(**SMALL | {"widths": (6, 8), "strides": (2,), "up_strides": (2,)}, patch=2),
     "hunyuan": HUNYUAN_VIDEO._replace(**SMALL | {"up_strides": (2, 1)}),
 }
 
@@ -53,7 +54,8 @@ class Model:
 
 MODELS = functools.cache(Model)
 every = pytest.mark.parametrize("name", LAYOUTS)
-streaming = pytest.mark.parametrize("name", ["wan", "frames"])  # HunyuanVideo's normalisation looks at all frames
+# HunyuanVideo's normalisation looks at all frames.
+streaming = pytest.mark.parametrize("name", ["wan", "frames", "patches"])
 
 
 def clip(frames):
@@ -131,3 +133,13 @@ def test_a_model_of_no_groups_is_not_normalised():
     params = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     assert names and not any("norm" in name for name in names)
+
+
+@every
+def test_a_fresh_model_is_one_of_images(name):
+    """Each frame of a still video becomes what its image becomes."""
+    module = CausalAutoencoder(LAYOUTS[name]._replace(norm="rms"))  # "clip" looks at all frames from the start
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3)))
+    image = clip(1)
+    frames = jax.jit(module.apply)(params, jnp.repeat(image, 5, axis=1))
+    np.testing.assert_allclose(frames, jnp.repeat(jax.jit(module.apply)(params, image), 5, axis=1), atol=1e-5)

@@ -22,7 +22,11 @@ LAYOUT = WAN._replace(widths=(4, 6), strides=(2,), up_strides=(2,), blocks=1, ch
 @pytest.fixture(scope="module")
 def model():
     module = CausalAutoencoder(LAYOUT)
-    return module, nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))
+    leaves, tree = jax.tree.flatten(params)  # a fresh one looks at no frame but the latest
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    noise = [0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return module, jax.tree.map(jnp.add, params, tree.unflatten(noise))
 
 
 @pytest.mark.parametrize(("frames", "chunk"), [(1, 1), (6, 1), (11, 2), (12, 3)])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from vidflow.autoencoders.causal_layers import CausalBlock, CausalConv, Down, FrameAttention, Norm, Up
 from vidflow.autoencoders.latents import Compression, Posterior
-from vidflow.autoencoders.layers import Features, Resized, pointwise
+from vidflow.autoencoders.layers import Features, Resized, fold, pointwise, unfold
 from vidflow.typing import Latents, Video
 
 
@@ -27,6 +27,7 @@ class Layout(NamedTuple):
       up_strides: the same for the decoder, in the same order.
       blocks: residual blocks of a level in the encoder; the decoder has one more.
       channels: of the latents.
+      patch: pixels folded into features along height and width before the first convolution; 1 in both.
       norm: of the features: "rms", "frames" or "clip"; see `Norm`.
       groups: of group normalisation; 0 for none of "frames" or "clip".
       edge: pad with the nearest frame and pixels, otherwise with zeros.
@@ -39,6 +40,7 @@ class Layout(NamedTuple):
     up_strides: tuple[int, ...] = (1, 2, 2)
     blocks: int = 2
     channels: int = 16
+    patch: int = 1
     norm: str = "rms"
     groups: int = 32
     edge: bool = False
@@ -65,7 +67,7 @@ class CausalAutoencoder(nn.Module):
 
     @property
     def compression(self) -> Compression:
-        space = 2 ** len(self.layout.strides)
+        space = self.layout.patch * 2 ** len(self.layout.strides)
         return Compression(math.prod(self.layout.strides), space, space, self.layout.channels, first_alone=True)
 
     @property
@@ -90,7 +92,7 @@ class CausalAutoencoder(nn.Module):
         The first chunk has 1 + k time frames, later ones k time; what `apply` gives back of "cache" goes into the next
         call.
         """
-        y = self.to_posterior(self.encoder(video.astype(self.dtype)))
+        y = self.to_posterior(self.encoder(fold(video, self.layout.patch).astype(self.dtype)))
         mean, logvar = jnp.split(y.astype(jnp.float32), 2, axis=-1)
         return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
 
@@ -103,7 +105,8 @@ class CausalAutoencoder(nn.Module):
 
         Called with the collection "cache" mutable, those of the next latents of a video, as in `encode_chunk`.
         """
-        return self.decoder(self.from_latents(z.astype(self.dtype))).astype(jnp.float32)
+        x = self.decoder(self.from_latents(z.astype(self.dtype))).astype(jnp.float32)
+        return unfold(x, self.layout.patch)
 
     def __call__(self, video: Video) -> Video:
         """Reconstruction from the posterior mean."""
@@ -147,7 +150,7 @@ class Decoder(nn.Module):
                 # Wan's halves the features on the way up; HunyuanVideo's leaves that to the next block.
                 features, time = width if layout.jointly else width // 2, layout.up_strides[level - 1]
                 x = Up(features, time, layout.jointly, layout.edge, self.dtype, name=f"up_{level}")(x)
-        return layers.conv(3, "out")(nn.silu(layers.norm()(x)))
+        return layers.conv(3 * layout.patch**2, "out")(nn.silu(layers.norm()(x)))
 
 
 class Layers(NamedTuple):
@@ -167,10 +170,11 @@ class Layers(NamedTuple):
         return Norm(self.layout.norm, self.layout.groups, name="out_norm")
 
     def middle(self, x: Features) -> Features:
-        """The innermost stage: block, attention, block."""
+        """The innermost stage: block, attention, block; nothing in a model without attention."""
         layout, width = self.layout, self.layout.widths[-1]
+        if not layout.attention:
+            return x
         x = self.block(width, "middle_1")(x)
-        if layout.attention:
-            earlier = layout.attention == "earlier"
-            x = FrameAttention(layout.norm, layout.groups, earlier, self.dtype, name="middle_attention")(x)
+        earlier = layout.attention == "earlier"
+        x = FrameAttention(layout.norm, layout.groups, earlier, self.dtype, name="middle_attention")(x)
         return self.block(width, "middle_2")(x)

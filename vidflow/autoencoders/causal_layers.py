@@ -9,6 +9,7 @@ video is compressed in space alone.
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 
@@ -22,6 +23,8 @@ TINY = 1e-12  # a norm below it divides as if it were this
 
 class CausalConv(nn.Module):
     """A convolution over (time, height, width), padded before the first frame and on both sides of a picture.
+
+    It starts as one of each frame by itself, as the kinds that are not causal do, which small models learn faster from.
 
     Attributes:
       features: of the result.
@@ -50,7 +53,7 @@ class CausalConv(nn.Module):
             strides=self.stride,
             padding="VALID",
             dtype=self.dtype,
-            kernel_init=nn.with_logical_partitioning(conv_init, (None, None, None, *CONV_NAMES)),
+            kernel_init=nn.with_logical_partitioning(_of_each_frame, (None, None, None, *CONV_NAMES)),
             conv_general_dilated=convolve,
             name="conv",
         )(x)
@@ -113,7 +116,10 @@ class Up(nn.Module):
 
 
 class TimeConv(nn.Module):
-    """A convolution of width 3 along time, with `before` frames of zeros before the first: also of no frames at all."""
+    """A convolution of width 3 along time, with `before` frames of zeros before the first: also of no frames at all.
+
+    It starts as the identity on the latest frame, for each of the `features` / features of x frames that it makes.
+    """
 
     features: int
     stride: int = 1
@@ -123,7 +129,7 @@ class TimeConv(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Resized:
         x = with_past(self, x, frames=self.before, keep=3 - self.stride)
-        init = nn.with_logical_partitioning(conv_init, (None, *CONV_NAMES))
+        init = nn.with_logical_partitioning(_of_the_latest_frame, (None, *CONV_NAMES))
         kernel = self.param("kernel", init, (3, x.shape[-1], self.features))
         bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("mlp",)), (self.features,))
         neighbours = [x[:, place : x.shape[1] - 2 + place : self.stride] for place in range(3)]
@@ -149,6 +155,16 @@ class CausalBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = CausalConv(self.features, (1, 1, 1), dtype=self.dtype, name="skip")(x)
         return x + h
+
+
+def _of_each_frame(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """A kernel [time, height, width, in, out] that sees only the latest of its frames."""
+    return jnp.zeros(shape, dtype).at[-1].set(conv_init(key, shape[1:], dtype))
+
+
+def _of_the_latest_frame(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    _, width, features = shape
+    return jnp.zeros(shape, dtype).at[-1].set(jnp.tile(jnp.eye(width, dtype=dtype), features // width))
 
 
 class Norm(nn.Module):

@@ -190,3 +190,13 @@ def upsample(x: Features, time: int, space: int) -> Resized:
     for axis, factor in ((1, time), (2, space), (3, space)):
         x = jnp.repeat(x, factor, axis=axis) if factor > 1 else x
     return x
+
+
+def fold(x: Features, patch: int) -> Resized:
+    """Squares of `patch` pixels become features of one site."""
+    return rearrange(x, "b t (h i) (w j) c -> b t h w (i j c)", i=patch, j=patch)
+
+
+def unfold(x: Features, patch: int) -> Resized:
+    """The inverse of `fold`."""
+    return rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=patch, j=patch)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from einops import rearrange
 from jaxtyping import Array, Float
 
 from vidflow.autoencoders.latents import Compression, Posterior
@@ -19,8 +18,10 @@ from vidflow.autoencoders.layers import (
     Features,
     ResBlock,
     Resized,
+    fold,
     group_norm,
     pointwise,
+    unfold,
     upsample,
 )
 from vidflow.errors import UsageError
@@ -84,7 +85,7 @@ class TemporalAutoencoder(nn.Module):
 
     def encode(self, video: Video) -> Posterior:
         """Video in [-1, 1] -> Gaussian over latents [B, ceil(T / time), H / height, W / width, channels]."""
-        x, _ = self.encoder(self._folded(video))
+        x, _ = self.encoder(fold(video, self.patch).astype(self.dtype))
         x = self.to_posterior(x) if self.pointwise else x
         mean, logvar = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
@@ -99,7 +100,7 @@ class TemporalAutoencoder(nn.Module):
             raise UsageError(
                 "This autoencoder's decoder cannot be shown a frame: train one with config.model.hinted=true."
             )
-        return self.encoder(self._folded(first))[1]
+        return self.encoder(fold(first, self.patch).astype(self.dtype))[1]
 
     def decode(self, z: Latents, num_frames: int, hints: Hints | None = None) -> Video:
         """Latents (as `encode` gives them, not normalised) -> the first `num_frames` frames, about [-1, 1]."""
@@ -109,16 +110,13 @@ class TemporalAutoencoder(nn.Module):
         """All frames of the latents: `compression.time` of each."""
         z = self.from_latents(z.astype(self.dtype)) if self.pointwise else z.astype(self.dtype)
         x = self.decoder(z, hints).astype(jnp.float32)
-        return rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=self.patch, j=self.patch)
+        return unfold(x, self.patch)
 
     def __call__(self, video: Video) -> Video:
         """Reconstruction from the posterior mean, with hints where the model takes them."""
         hints = self.hints(video[:, :1]) if self.hinted else None
         return self.decode(self.encode(video).mean, video.shape[1], hints)
 
-    def _folded(self, video: Video) -> Resized:
-        x = rearrange(video, "b t (h i) (w j) c -> b t h w (i j c)", i=self.patch, j=self.patch)
-        return x.astype(self.dtype)
 
 
 class Layers(NamedTuple):

@@ -62,7 +62,8 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
 def _layout(model: ConfigDict) -> Layout:
     strides = tuple(model.strides)
     fields = {"widths": tuple(model.widths), "strides": strides, "up_strides": strides, "blocks": model.blocks}
-    fields |= {"channels": model.channels, "groups": model.groups, "norm": model.norm, "edge": model.edge}
+    fields |= {"channels": model.channels, "patch": model.patch, "norm": model.norm}
+    fields |= {"groups": model.groups, "edge": model.edge}
     return Layout(**fields, jointly=model.jointly, attention="frame" if model.attention else "")
 
 
