@@ -29,6 +29,8 @@ setup(
         "matplotlib",
         "tensorboardX",
         "safetensors",
+        "sentencepiece",
+        "tokenizers",
         "jaxtyping",
         "einops",
         "scipy",

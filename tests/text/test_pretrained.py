@@ -1,0 +1,161 @@
+"""Towers of text against what transformers computes with the same weights, and folders that are not whole."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.text import published
+from vidflow.errors import UsageError
+from vidflow.text import load_encoder
+from vidflow.text.clip import longer
+from vidflow.text.pretrained import ROWS
+
+TEXTS = published.TEXTS
+LENGTH = 40
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    return {name: published.folder(name, root / name) for name in published.MODELS}
+
+
+def _encoder(folders, name, **how):
+    return load_encoder(folders[name], **({} if name.startswith("clip") else {"tokens": LENGTH}), **how)
+
+
+@pytest.mark.parametrize("name", published.MODELS)
+def test_embeddings_are_those_of_transformers(folders, name):
+    embeddings, mask = _encoder(folders, name).encode(TEXTS)
+    golden = published.golden(name)
+    assert embeddings.dtype == np.float32 and (mask == golden["mask"]).all()
+    difference = np.abs(embeddings - golden["embeddings"])[mask]
+    assert difference.max() < 1e-5 * max(1.0, np.abs(golden["embeddings"][mask]).max())
+    assert (embeddings[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["clip", "clip_projection", "clip_both_towers"])
+def test_clip_says_the_same_of_a_text_as_a_whole(folders, name):
+    np.testing.assert_allclose(_encoder(folders, name).pooled(TEXTS), published.golden(name)["pooled"], atol=1e-5)
+
+
+def test_only_clip_says_something_of_a_text_as_a_whole(folders):
+    with pytest.raises(UsageError, match="Only CLIP"):
+        _encoder(folders, "t5").pooled(TEXTS)
+
+
+def test_neither_the_others_of_a_call_nor_their_order_change_an_embedding(folders):
+    encoder = _encoder(folders, "t5")
+    texts = [f"{'word ' * (n % 9)}{n}" for n in range(2 * ROWS + 3)]
+    together, mask = encoder.encode(texts)
+    for row in (0, 40, len(texts) - 1):
+        alone, own = encoder.encode([texts[row]])
+        assert mask[row].sum() == own.sum()
+        np.testing.assert_allclose(together[row][mask[row]], alone[own], atol=1e-5)
+
+
+def test_no_text_is_no_row(folders):
+    embeddings, mask = _encoder(folders, "t5").encode([])
+    assert embeddings.shape == (0, 0, 32) and mask.shape == (0, 0)
+
+
+def test_half_precision_is_near(folders):
+    full, mask = _encoder(folders, "umt5").encode(TEXTS)
+    half, _ = _encoder(folders, "umt5", dtype="bfloat16").encode(TEXTS)
+    assert 0 < np.abs(half - full)[mask].max() < 0.1 * np.abs(full).max()
+
+
+def test_a_stretched_table_of_positions_keeps_its_ends_and_lets_texts_be_longer(folders):
+    positions = published.tensors("clip")["text_model.embeddings.position_embedding.weight"]
+    stretched = longer(positions, 58)
+    np.testing.assert_allclose(stretched[::3], positions, atol=1e-6)  # 58 - 1 = 3 (20 - 1)
+    np.testing.assert_allclose(stretched[1], (2 * positions[0] + positions[1]) / 3, atol=1e-6)
+    _, mask = load_encoder(folders["clip"], tokens=58).encode(["a circle " * 100])
+    assert mask.sum() == 58
+    assert load_encoder(folders["clip"], tokens=58).digest != load_encoder(folders["clip"]).digest
+
+
+def test_gradients_reach_every_parameter(folders):
+    for name in ("clip_projection", "t5", "umt5"):
+        encoder = _encoder(folders, name)
+        ids = jax.random.randint(jax.random.key(0), (2, 12), 3, 300)
+
+        def loss(params, encoder=encoder, ids=ids):
+            found = encoder.module.apply(params, ids, jnp.arange(12) < jnp.array([[12], [7]]))
+            return sum(jnp.square(x).sum() for x in (found if isinstance(found, tuple) else (found,)))
+
+        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(encoder.params)):
+            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            assert np.abs(leaf).max() > 0 or place.endswith("key/bias"), (name, place)
+
+
+def _sharded(folder, shards):
+    """The same weights as a large model has them: in several files and an index."""
+    whole = load_file(folder / "model.safetensors")
+    place = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: whole[name] for name in sorted(whole)[number::shards]}
+        save_file(part, folder / file)
+        place |= dict.fromkeys(part, file)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    return folder
+
+
+def test_shards_are_the_whole(tmp_path, folders):
+    shards = load_encoder(_sharded(published.folder("umt5", tmp_path / "umt5"), 3), tokens=LENGTH)
+    np.testing.assert_array_equal(shards.encode(TEXTS)[0], _encoder(folders, "umt5").encode(TEXTS)[0])
+
+
+def _changed(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+FIRST = "encoder.block.0.layer.0.SelfAttention.k.weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda f: _changed(f, lambda t: t.pop(FIRST)), f"no tensor '{FIRST}'"),
+        (lambda f: _changed(f, lambda t: t.update({FIRST: t[FIRST][:5]})), r"k.weight' is \(5, 32\) and .*\(32, 32\)"),
+        (lambda f: _changed(f, lambda t: t.update({"encoder.more": t[FIRST]})), "hold 'encoder.more'"),
+        (lambda f: _changed(f, lambda t: t.update({FIRST: t[FIRST].astype(np.int8)})), "is I8: vidflow reads F32"),
+        (lambda f: _cut(f / "model.safetensors"), "not a whole safetensors file"),
+        (lambda f: _cut(_sharded(f, 2) / "model-00002-of-00002.safetensors"), "not a whole safetensors file"),
+        (lambda f: (_sharded(f, 2) / "model-00002-of-00002.safetensors").unlink(), "00002.safetensors is missing"),
+        (lambda f: (f / "model.safetensors").unlink(), "holds neither model.safetensors nor"),
+        (lambda f: (f / "config.json").unlink(), "cannot be read"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "of type 'llama': vidflow reads"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), "'relu': vidflow reads 'gated-gelu'"),
+        (lambda f: (f / "spiece.model").unlink(), "holds no tokenizer"),
+    ],
+)
+def test_a_folder_that_is_not_whole_says_what_is_wrong(tmp_path, spoil, why):
+    folder = published.folder("t5", tmp_path / "t5")
+    spoil(folder)
+    with pytest.raises(UsageError, match=why):
+        load_encoder(folder)
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_other_precisions_are_refused(folders):
+    with pytest.raises(UsageError, match="float32 or bfloat16, not in float16"):
+        load_encoder(folders["t5"], dtype="float16")
+
+
+def test_a_tokenizer_beside_the_encoder_is_found(tmp_path):
+    folder = published.folder("t5", tmp_path / "text_encoder_2")
+    (tmp_path / "tokenizer_2").mkdir()
+    (folder / "spiece.model").rename(tmp_path / "tokenizer_2" / "spiece.model")
+    assert load_encoder(folder).encode(["fine"])[1].any()

@@ -1,0 +1,148 @@
+"""Text encoders that others trained: a folder as Hugging Face saves it, `config.json`, safetensors (one file or shards)
+and the files of its tokenizer.
+
+    ul2 = vidflow.text.load_encoder("ul2")
+    embeddings, mask = ul2.encode(["A cat walks.", ""])      # [2, L, 4096] float32, [2, L] bool
+
+Of an encoder with a decoder, or a tower of text beside one of images, the encoder of text is read. Tensors go from file
+to device one parameter at a time, and of a model that is spread over devices every host reads its share.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vidflow import files
+from vidflow.errors import UsageError
+from vidflow.text import parameters, published, tensors, tokenizers
+from vidflow.text.clip import ClipText, longer
+from vidflow.text.t5 import T5Encoder
+from vidflow.text.tensors import Tensors
+
+ROWS = 32  # of a batch of texts
+STEP = 16  # lengths of batches are multiples of it, so that few are compiled
+T5_TOKENS = 512  # with which T5 was trained; its positions know no end
+
+Place = Callable[[Any], Any]  # a tree of parameters with their logical names -> a tree of shardings
+
+
+class TextEncoder:
+    """A tower with its weights and its tokenizer.
+
+    Attributes:
+      module, params: as Linen applies them.
+      tokens: the most that a text has; what is beyond is cut.
+      digest: of weights, tokenizer and whatever else changes an embedding.
+    """
+
+    def __init__(
+        self, module: T5Encoder | ClipText, params: Any, tokenizer: tokenizers.Tokenizer, tokens: int, digest: str
+    ) -> None:
+        self.module, self.params, self.tokens, self.digest = module, params, tokens, digest
+        self._tokenizer = tokenizer
+        self._apply = jax.jit(module.apply)
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.module.size.width
+
+    def encode(self, texts: Sequence[str]) -> tuple[Float[np.ndarray, "B L D"], Bool[np.ndarray, "B L"]]:
+        """The embeddings of each text's tokens, and which there are; elsewhere they are zero. L is the number of tokens
+        of the longest text.
+
+        Raises:
+          UsageError: a text of more than 20,000 characters, or with half of a surrogate pair.
+        """
+        ids = tokenizers.tokenize(self._tokenizer, texts, self.tokens)
+        longest = max(map(len, ids), default=0)
+        embeddings = np.zeros((len(ids), longest, self.width), np.float32)
+        mask = np.arange(longest) < np.array([len(text) for text in ids], int)[:, None]
+        for rows, (found, _) in self._batches(ids):
+            for row, values in zip(rows, np.asarray(found, np.float32), strict=False):
+                embeddings[row, : len(ids[row])] = values[: len(ids[row])]
+        return embeddings, mask
+
+    def pooled(self, texts: Sequence[str]) -> Float[np.ndarray, "B E"]:
+        """CLIP's one vector for each text.
+
+        Raises:
+          UsageError: as `encode`, or an encoder of another kind.
+        """
+        if not isinstance(self.module, ClipText):
+            raise UsageError("Only CLIP says something of a text as a whole: take its tokens' embeddings (encode).")
+        size = self.module.size
+        vectors = np.zeros((len(texts), size.projection or size.width), np.float32)
+        for rows, (_, pooled) in self._batches(tokenizers.tokenize(self._tokenizer, texts, self.tokens)):
+            vectors[rows] = np.asarray(pooled, np.float32)[: len(rows)]
+        return vectors
+
+    def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Any]]:
+        """Rows of texts of about one length, and what the tower says of them: few sizes, so few compilations."""
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        for low in range(0, len(order), ROWS):
+            rows = order[low : low + ROWS]
+            length = min(-(-len(ids[rows[-1]]) // STEP) * STEP, self.tokens)
+            filled = [ids[row] for row in rows] + [ids[rows[0]]] * (_power_of_two(len(rows)) - len(rows))
+            batch = tokenizers.padded(filled, length, self._tokenizer.padding)
+            found = self._apply(self.params, batch.ids, batch.real)
+            yield rows, found if isinstance(found, tuple) else (found, None)
+
+
+def load_encoder(
+    path: Any, *, dtype: Any = jnp.float32, tokens: int = 0, tokenizer: Any = None, place: Place | None = None
+) -> TextEncoder:
+    """Reads CLIP's text tower, or the encoder of a T5 v1.1, UL2, ByT5 or UMT5.
+
+    Args:
+      path: the folder.
+      dtype: of weights and computation, float32 or bfloat16.
+      tokens: the most that a text has; 0: as many as it was trained with. More than its positions stretch CLIP's table.
+      tokenizer: the folder of the tokenizer, if it is neither `path` nor, as diffusers has it, `tokenizer` beside it.
+      place: where the parameters lie; everything on the first device if None.
+
+    Raises:
+      UsageError: no such folder, another kind of model, a tensor that is missing, left over or of another shape (names
+        the first), a file that was cut short, another dtype, or no tokenizer.
+    """
+    path, dtype = Path(path), jnp.dtype(dtype)
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        raise UsageError(f"A text encoder computes in float32 or bfloat16, not in {dtype}.")
+    config = files.read_json(path / "config.json")
+    family = published.family(config, path)
+    weights = Tensors(path, family.prefixes, family.others)
+    try:
+        module = family.module(config, weights.shapes, dtype)
+    except KeyError as missing:
+        raise UsageError(f"{path}/config.json has no {missing}: take the whole folder of the model.") from None
+    trained, changes = T5_TOKENS, {}
+    if isinstance(module, ClipText):
+        trained = module.size.tokens
+        if tokens > trained:
+            module = module.clone(size=module.size._replace(tokens=tokens))
+            changes = {"position": partial(longer, tokens=tokens)}
+    folder = Path(tokenizer) if tokenizer is not None else _tokenizer_of(path)
+    words = tokenizers.load(folder)
+    like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
+    params = parameters.read(like, family.names, weights, dtype, place(like) if place else None, changes)
+    card = {"dtype": str(dtype), "tokens": tokens or trained}
+    card["weights"] = tensors.digest([path / "config.json", *weights.shards])
+    card["tokenizer"] = tensors.digest([file for name in tokenizers.FILES if (file := folder / name).exists()])
+    return TextEncoder(module, params, words, tokens or trained, files.digest(card))
+
+
+def _tokenizer_of(path: Path) -> Path:
+    """diffusers saves text_encoder_2 with tokenizer_2 beside it."""
+    beside = path.with_name(path.name.replace("text_encoder", "tokenizer"))
+    return beside if beside.is_dir() else path
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is not below."""
+    return 1 << (count - 1).bit_length()

@@ -1,0 +1,64 @@
+"""What encoding texts needs of a published folder: no decoder, no tower of images, and half the precision if wanted.
+
+UL2 is 20 billion parameters, half of them its encoder's. A tensor at a time is read, cast and kept until there are
+enough for a file, so memory does not grow with the model.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from vidflow import files
+from vidflow.errors import UsageError
+from vidflow.text import published, tokenizers
+from vidflow.text.tensors import LISTED, Tensors
+
+SHARE = 8  # a file written has at most this part of the largest file read
+
+
+def slim(folder: Path, out: Path, dtype: Any, tokenizer: Path | None = None) -> int:
+    """Writes `out`, a folder that `load_encoder` and transformers read, and gives the bytes of its tensors. A call that
+    is interrupted leaves no index, so that nothing takes what is there for a model.
+
+    Raises:
+      UsageError: no such folder, another kind of model, a file cut short; a model in `out` already; no room.
+    """
+    config = files.read_json(folder / "config.json")
+    family = published.family(config, folder)
+    weights = Tensors(folder, family.prefixes, family.others)
+    if (out / LISTED).exists():
+        raise UsageError(f"{out} holds a model already: name another folder.")
+    limit = max(shard.stat().st_size for shard in weights.shards) // SHARE
+    out.mkdir(parents=True, exist_ok=True)
+    pending: dict[str, np.ndarray] = {}
+    place: dict[str, str] = {}
+    try:
+        for name in sorted(weights.shapes):
+            value = weights.read(name).astype(dtype)
+            if pending and sum(x.nbytes for x in pending.values()) + value.nbytes > limit:
+                pending = _flush(out, pending, place)
+            pending[weights.full_name(name)] = value
+        _flush(out, pending, place)
+        for file in tokenizers.FILES:
+            if ((tokenizer or folder) / file).exists():
+                shutil.copyfile((tokenizer or folder) / file, out / file)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"Cannot write {out} ({error}): make room or choose another folder.") from None
+    shutil.copyfile(folder / "config.json", out / "config.json")
+    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    index = {"metadata": {"total_size": size}, "weight_map": place}
+    files.write_whole(out / LISTED, json.dumps(index, indent=2) + "\n")
+    return size
+
+
+def _flush(out: Path, pending: dict[str, np.ndarray], place: dict[str, str]) -> dict[str, np.ndarray]:
+    """Writes them as the next file, notes in which file they are, and gives an empty dictionary to go on with."""
+    file = f"model-{len(set(place.values())) + 1:05d}.safetensors"
+    save_file(pending, out / file)
+    place |= dict.fromkeys(pending, file)
+    return {}

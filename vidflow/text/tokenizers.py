@@ -1,0 +1,171 @@
+"""Texts to the token identifiers that a published encoder was trained with. All files are local.
+
+A word of control in a prompt ("</s>", "<|endoftext|>") is text like any other, except where a folder's `tokenizer.json`
+says otherwise: a prompt cannot end a prompt.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from vidflow import files
+from vidflow.errors import UsageError
+
+LONGEST = 20_000  # characters of a prompt; more is a file that was taken for a prompt
+FILES = ("spiece.model", "sentencepiece.model", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer.json")
+FILES += ("tokenizer_config.json",)
+END = 1  # closes every text of T5's family
+FIRST_BYTE = 3  # of ByT5: after padding, end and unknown
+
+
+class Tokens(NamedTuple):
+    """Identifiers, and which of them are not padding; every text has at least one."""
+
+    ids: Int32[np.ndarray, "B L"]
+    real: Bool[np.ndarray, "B L"]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Texts -> identifiers with those that open and close them, at most `length`: of longer texts the end is cut, and
+    what closes them is not."""
+
+    padding: int
+
+    def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]: ...
+
+
+class Bytes:
+    """ByT5's (Xue et al. 2022): a byte is a token."""
+
+    padding = 0
+
+    def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        return [[FIRST_BYTE + byte for byte in text.encode()[: length - 1]] + [END] for text in texts]
+
+
+class Pieces:
+    """SentencePiece (Kudo and Richardson 2018), as in T5, UL2 and UMT5.
+
+    Raises:
+      UsageError: a file that is no model of SentencePiece.
+    """
+
+    padding = 0
+
+    def __init__(self, file: Path) -> None:
+        import sentencepiece
+
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"{file} is no SentencePiece model ({error}): copy it again.") from None
+
+    def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        return [[*ids[: length - 1], END] for ids in self._model.encode(list(texts))]
+
+
+class Words:
+    """What the library `tokenizers` describes: CLIP's byte pairs by their two files, or a folder's `tokenizer.json`."""
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", padding: int) -> None:  # noqa: F821
+        tokenizer.no_padding()
+        self._tokenizer, self.padding = tokenizer, padding
+
+    def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        self._tokenizer.enable_truncation(length)
+        return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[list[int]]:
+    """Identifiers of each text, at most `length`.
+
+    Raises:
+      UsageError: a text of more than `LONGEST` characters, or with half of a surrogate pair.
+    """
+    for text in texts:
+        if len(text) > LONGEST:
+            raise UsageError(
+                f"The prompt '{text[:40]}...' has {len(text)} characters: a prompt has at most {LONGEST}; shorten it."
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"The prompt {ascii(text[:60])} has half of a surrogate pair at character {error.start}: it was read "
+                "with the wrong encoding; save it as UTF-8."
+            ) from None
+    return tokenizer(texts, length)
+
+
+def padded(ids: Sequence[Sequence[int]], length: int, padding: int) -> Tokens:
+    """As arrays of so many columns."""
+    table = np.full((len(ids), length), padding, np.int32)
+    real = np.zeros(table.shape, bool)
+    for row, text in enumerate(ids):
+        table[row, : len(text)] = text
+        real[row, : len(text)] = True
+    return Tokens(table, real)
+
+
+def load(folder: Path) -> Tokenizer:
+    """That of a folder as Hugging Face saves it: spiece.model, vocab.json with merges.txt, tokenizer.json, or ByT5's,
+    which has none of these.
+
+    Raises:
+      UsageError: none of them is there.
+    """
+    described = files.read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    if described.get("tokenizer_class") == "ByT5Tokenizer":
+        return Bytes()
+    for name in FILES[:3]:
+        if (folder / name).exists():
+            return Pieces(folder / name)
+    padding = described.get("pad_token", "<|endoftext|>")
+    padding = padding["content"] if isinstance(padding, dict) else padding
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        return clip_words(folder / "vocab.json", folder / "merges.txt", padding)
+    if (folder / "tokenizer.json").exists():
+        import tokenizers
+
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return Words(tokenizer, tokenizer.token_to_id(padding) or 0)
+    raise UsageError(
+        f"{folder} holds no tokenizer (spiece.model, vocab.json and merges.txt, or tokenizer.json): copy it there from "
+        "where the weights came from, or name its folder."
+    )
+
+
+def clip_words(vocabulary: Path, merges: Path, padding: str = "<|endoftext|>") -> Words:
+    """CLIP's: composed characters in lower case, split into words, numerals one by one, and byte pairs within a word.
+
+    Raises:
+      UsageError: files that are not its.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    try:
+        pairs = models.BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=end)
+    except Exception as error:  # the library raises nothing narrower
+        raise UsageError(f"{vocabulary} and {merges} are not CLIP's vocabulary ({error}): copy them again.") from None
+    tokenizer = Tokenizer(pairs)
+    if None in (numbers := [tokenizer.token_to_id(word) for word in (start, end, padding)]):
+        raise UsageError(f"{vocabulary} lacks {start}, {end} or {padding}: it is not the vocabulary of a CLIP.")
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    word = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(word), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, numbers[1]), (start, numbers[0]), trim_offsets=False, add_prefix_space=False
+    )
+    return Words(tokenizer, numbers[2])
