@@ -1,4 +1,4 @@
-"""Encode videos and captions once, into a cache that training reads.
+"""Encode videos and captions once, into caches that training reads.
 
   vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
       --out=caches/bounce
@@ -7,6 +7,9 @@
 
 Training encodes by itself into its run folder; this verb is for a cache that several runs share. An interrupted
 encode goes on where it stopped. On several hosts, give each a share of the same folder: --share=1/4, --share=2/4, ...
+
+Captions are encoded where config.text.encoders names frozen encoders, once each, into config.text.cache (default:
+text/ beside the latents), which other data sets and other subsets of these encoders may share.
 """
 
 from collections.abc import Sequence
@@ -32,15 +35,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("Encoding needs a trained autoencoder: add --config.autoencoder.run=DIR.")
     start()
     from vidflow import files
-    from vidflow.data.latents_cache import parse_share
+    from vidflow.data import latents_cache
     from vidflow.tasks import frozen_autoencoder
     from vidflow.tasks.encoding import encode_clips
+    from vidflow.tasks.reading import Embeddings
 
-    out, share = Path(args.out), parse_share(args.share)
+    out, share = Path(args.out), latents_cache.parse_share(args.share)
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME, tiles)
     with files.held(out if share.of == 1 else out / f"share-{share.index + 1}-of-{share.of}"):
-        encode_clips(config.data, config.seed, autoencoder, out, share)
+        clips = encode_clips(config.data, config.seed, autoencoder, out, share)
+    if "text" in config and config.text.get("encoders") is not None:
+        texts = Path(config.text.cache or out / "text")
+        Embeddings(config, texts).fill(latents_cache.captions(out, clips, share))
+        print(f"Embeddings of the captions: train with --config.text.cache={texts}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def _export_encoder(folder: str, out: str, dtype: str) -> None:
 
     import jax.numpy as jnp
 
-    from vidflow.text.slim import slim
+    from vidflow.tasks.slimming import slim
 
     size = slim(Path(folder), Path(out), jnp.dtype(dtype))
     print(f"{out}: {size / 2**20:,.1f} MiB of {dtype}")

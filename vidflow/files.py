@@ -33,9 +33,14 @@ def write_whole(path: Path, text: str) -> None:
         raise UsageError(f"Cannot write {path} ({error.strerror}): make room, or choose another folder.") from None
 
 
-def sha256(path: Path) -> str:
+def is_file(path: Path | str) -> bool:
+    """Whether there is one."""
+    return Path(path).is_file()
+
+
+def sha256(path: Path | str) -> str:
     """The digest of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

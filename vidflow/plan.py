@@ -4,6 +4,7 @@
   vidflow plan --config=experiments/moviegen/video.py:5b,256px --topology=v6e:4x8 --config.batch_size=32 --mesh fsdp=32
   vidflow plan --config=experiments/moviegen/video.py:30b,768px --topology=v5p:8x8x8 --config.batch_size=64 --search
   vidflow plan --config=experiments/moviegen/autoencoder.py --topology=v5e:2x2 --step=decode
+  vidflow plan --config=experiments/moviegen/video.py:30b --topology=v5e:2x4 --step=text:ul2
 
 The real compiler for TPUs (pip install 'vidflow[plan]') compiles the very step that vidflow train would run. Nothing
 runs, so times are bounds: what each resource needs at its full speed. GENERATION:AxBxC counts the chips along each side
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_config_flags(parser)
     parser.add_argument("--topology", required=True, metavar="GEN:AxBxC", help="such as v5p:4x4x4 or v6e:4x8")
     parser.add_argument("--slices", type=int, default=1, help="how many such slices, joined by the data-centre network")
-    parser.add_argument("--step", default="train", help="train, sample, encode or decode (default train)")
+    parser.add_argument("--step", default="train", help="train, sample, encode, decode or text:ENCODER (default train)")
     parser.add_argument("--mesh", metavar="a=n,b=m", help="sizes of data, fsdp, sequence, tensor; those left out are 1")
     parser.add_argument("--search", action="store_true", help="compile the best layouts, and find the smallest slice")
     parser.add_argument("--json", metavar="FILE", help="write the result there as JSON")

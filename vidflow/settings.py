@@ -68,6 +68,28 @@ def of_a_generator() -> ConfigDict:
     return config
 
 
+def of_text_encoders() -> ConfigDict:
+    """`config.text` of a model that is told its prompt by frozen encoders, whose embeddings a cache holds."""
+    text = ConfigDict()
+    text.use = ()  # which of the encoders below, and in which order their tokens follow one another
+    text.encoders = ConfigDict()  # name -> `text_encoder(...)`
+    text.dropout = 0.1  # the share of training rows that are told nothing
+    text.prefix = ""  # before every prompt; {fps} stands for the frame rate
+    text.cache = ""  # a folder of embeddings that several runs share; empty: each run makes its own before it trains
+    text.dtype = "bfloat16"  # in which the encoders compute
+    return text
+
+
+def text_encoder(tower: str, tokens: int, width: int, reads: str = "prompt") -> ConfigDict:
+    """One of `config.text.encoders`: at most so many tokens of so many features."""
+    encoder = ConfigDict({"tokens": tokens, "width": width})
+    encoder.tower = tower  # its shape, of TOWERS in text/published.py, for plans
+    encoder.path = ""  # the folder of its weights
+    encoder.reads = reads  # "prompt", or "quoted": what the prompt has between quotation marks
+    encoder.dropout = 0.0  # the share of training rows that it tells nothing, beside `text.dropout`
+    return encoder
+
+
 def movie_gen_design() -> ConfigDict:
     """The choices of vidflow/models/design.py that make Movie Gen's transformer; each is one field of an ablation."""
     design = ConfigDict()

@@ -49,10 +49,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = ConfigDict({"size": arg.size, "patch": (1, 2, 2), "positions": stage["positions"]})
     config.model.update({"remat": "attention", "saved": (), "kernel": "splash", "strategy": "ulysses_allgather"})
     config.model.update({"dtype": "bfloat16", "design": settings.movie_gen_design()})
-    # Widths are those of the encoders, budgets of tokens those of the open replication; the paper does not say how
-    # often it drops the text.
-    config.text = ConfigDict({"encoders": (("ul2", 300, 4096), ("metaclip", 256, 1280), ("byt5", 100, 1472))})
-    config.text.dropout = 0.1
+    # Widths are those of the encoders, budgets of tokens those of the open replication (MetaCLIP's the paper's); the
+    # paper does not say how often it drops the text.
+    config.text = settings.of_text_encoders()
+    config.text.encoders.ul2 = settings.text_encoder("ul2", tokens=300, width=4096)
+    config.text.encoders.metaclip = settings.text_encoder("metaclip-g", tokens=256, width=1280)
+    config.text.encoders.byt5 = settings.text_encoder("byt5-small", tokens=100, width=1472, reads="quoted")
+    config.text.use = ("ul2", "metaclip", "byt5")
+    config.text.prefix = "FPS-{fps}. "
     decay = "cosine" if arg.stage == "finetune" else "constant"
     # The optimizer's constants are not published; these are ours.
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": rate, "warmup": 1000, "decay": decay})

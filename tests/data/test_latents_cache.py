@@ -119,7 +119,7 @@ def test_captions_that_were_altered_are_refused_and_made_again(tmp_path):
     with pytest.raises(UsageError, match="Part 1"):
         LatentsSource(tmp_path)
     write(tmp_path)
-    assert LatentsSource(tmp_path).caption(5) == "clip 5"
+    assert LatentsSource(tmp_path).captions[5] == "clip 5"
 
 
 def test_an_index_that_declares_too_much_is_refused(tmp_path):

@@ -113,7 +113,7 @@ def test_caches(part, smoke_run, tmp_path):
 
     def read():
         source = LatentsSource(folder)
-        clips = [(source[index]["latents"].tobytes(), source.caption(index)) for index in range(len(source))]
+        clips = [(source[index]["latents"].tobytes(), source.captions[index]) for index in range(len(source))]
         return source.recipe, clips
 
     check_each(part, 200, sorted(folder.iterdir()), read, lambda a, b: a == b)

@@ -8,8 +8,7 @@ import pytest
 from tests.tasks.experiments import ROOT
 from vidflow import config as configs
 from vidflow import train
-from vidflow.errors import UsageError
-from vidflow.tasks import prompts, text_to_video
+from vidflow.tasks import text_to_video
 from vidflow.tasks.prompts import make_prompts, without_prompt, without_some
 from vidflow.text.stack import Encoder, TextStack
 
@@ -25,11 +24,6 @@ def test_a_stage_has_the_papers_tokens(stage):
     assert (compression.time, compression.height, compression.width, compression.channels) == (8, 8, 8, 16)
     shape = compression.latent_shape(data.frames, data.height, data.width)
     assert text_to_video.check_grid(config, shape).tokens == TOKENS[stage]
-
-
-def test_training_on_embeddings_that_no_cache_holds_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"no cache holds.*vidflow plan"):
-        train.main([f"--config={VIDEO}:1b", f"--workdir={tmp_path}/run"])
 
 
 @pytest.mark.slow
@@ -69,14 +63,6 @@ def test_rows_without_a_prompt_have_no_real_token():
     assert (made.tokens, made.width) == (656, 16)
     empty = without_prompt(made, 2)
     full = jax.tree.map(lambda x: jnp.ones_like(x), empty)
-    mixed = without_some(full, made.empty, jnp.array([True, False]))
+    mixed = without_some(full, made.empty, dict.fromkeys(full, jnp.array([True, False])))
     for encoder in mixed.values():
         assert not encoder["mask"][0].any() and encoder["mask"][1].all()
-
-
-def test_no_encoders_at_all_are_refused():
-    config = configs.load(f"{VIDEO}:1b")
-    with config.unlocked():
-        config.text.encoders = ()
-    with pytest.raises(UsageError, match="config.text.encoders is empty"):
-        prompts.make_prompts(config.text, 16, jnp.float32)

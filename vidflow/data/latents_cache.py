@@ -100,6 +100,17 @@ def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
         return False
 
 
+def number_of_clips(folder: Path) -> int:
+    """In a whole cache."""
+    return files.read_record(folder / "latents.json")["clips"]
+
+
+def captions(folder: Path, clips: int, share: Share = ALL) -> list[str]:
+    """Those of a share of the parts, which are there."""
+    cards = (_names(folder, number)[1] for number in share.of_parts(len(_parts(clips))))
+    return [caption for card in cards for caption in files.read_record(card)["captions"]]
+
+
 class LatentsSource:
     """The examples of a whole cache: {"latents": float32 [t, h, w, c], "caption": str}.
 
@@ -130,8 +141,9 @@ class LatentsSource:
     def latent_shape(self) -> tuple[int, ...]:
         return self._latents[0].shape[1:]
 
-    def caption(self, index: int) -> str:
-        return self._captions[index]
+    @property
+    def captions(self) -> Sequence[str]:
+        return self._captions
 
     def __len__(self) -> int:
         return len(self._captions)

@@ -22,9 +22,9 @@ HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
 
 def encode_clips(
     data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path, share: Share = latents_cache.ALL
-) -> None:
+) -> int:
     """Encodes the clips of `data` (see data.sources), or a share of them, into a cache in `folder`, going on where a
-    last call stopped. A batch is spread over the devices of this process.
+    last call stopped. A batch is spread over the devices of this process. Gives the number of all clips.
 
     Raises:
       UsageError: the folder holds a cache of other data or of another autoencoder, the data are refused, or their
@@ -35,7 +35,7 @@ def encode_clips(
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     recipe |= {"tiles": [list(part) for part in autoencoder.tiles]} if autoencoder.tiles else {}
     if latents_cache.is_whole(folder, recipe):
-        return
+        return latents_cache.number_of_clips(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = make_source(data, seed=seed, manifest=folder / "data.json")
 
@@ -58,3 +58,4 @@ def encode_clips(
         for clips in latents_cache.write(folder, recipe, len(source), encode, share):
             before += clips
             bar.update(before - bar.n)  # a part that was there already
+    return len(source)

@@ -20,7 +20,7 @@ from vidflow.parallel import rules
 from vidflow.tasks import frozen_autoencoder, text_to_video
 from vidflow.tasks.flow_parts import make_path, make_scale, make_schedule, make_solver, make_target
 from vidflow.tasks.prompts import without_prompt
-from vidflow.text import byte_tokens
+from vidflow.tasks.reading import Reader, make_reader
 from vidflow.training import run_folder, weights
 from vidflow.training.checkpoint import restore_ema
 
@@ -32,10 +32,15 @@ class Generator:
     """A text-to-video model with its autoencoder, ready to sample."""
 
     def __init__(
-        self, config: ConfigDict, params: Any, steps: int, autoencoder: frozen_autoencoder.FrozenAutoencoder
+        self,
+        config: ConfigDict,
+        params: Any,
+        steps: int,
+        autoencoder: frozen_autoencoder.FrozenAutoencoder,
+        read: Reader,
     ) -> None:
         """`steps` is how many training steps `params` have seen."""
-        self.config, self.params, self.steps, self.autoencoder = config, params, steps, autoencoder
+        self.config, self.params, self.steps, self.autoencoder, self.read = config, params, steps, autoencoder, read
         self._model = text_to_video.make_model(config)
         self._compiled: dict[tuple, Callable[..., jax.Array]] = {}
 
@@ -61,16 +66,16 @@ class Generator:
         Raises:
           UsageError: a prompt too long, no steps, or a size or length that the model has no positions for.
         """
-        ids = byte_tokens.tokenize(prompts, self.config.text.length)
         shape = self.autoencoder.compression.latent_shape(frames, height, width)
         text_to_video.check_grid(self.config, shape)
         sample = self._sampler(shape, steps, guidance)
-        null = byte_tokens.tokenize([negative] * len(prompts), self.config.text.length)
+        text, null = self.read(prompts), self.read([negative] * len(prompts))
         batch = min(self.config.sampling.batch, len(prompts))
         videos = []
         for low in range(0, len(prompts), batch):
             rows = np.minimum(np.arange(low, low + batch), len(prompts) - 1)  # the last batch is padded, not smaller
-            call = (self.params, ids[rows], null[rows], jax.random.key(seed), rows)
+            some, without = jax.tree.map(lambda x, rows=rows: x[rows], (text, null))
+            call = (self.params, some, without, jax.random.key(seed), rows)
             latents = sample(*call)
             if not jnp.isfinite(latents).all():
                 raise UsageError(_first_failure(sample, call))
@@ -146,7 +151,7 @@ def load(run: Path) -> Generator:
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, tiles)
     weights.check_shapes(params, abstract_params(config, autoencoder.compression), run)
-    return Generator(config, params, steps, autoencoder)
+    return Generator(config, params, steps, autoencoder, make_reader(config, run / text_to_video.TEXT))
 
 
 def abstract_params(config: ConfigDict, compression: Compression) -> Any:

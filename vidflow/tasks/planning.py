@@ -27,9 +27,11 @@ from vidflow.parallel.traffic import memory_bytes
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder, generation, text_to_video
 from vidflow.tasks.flow_parts import make_path, make_schedule, make_solver
+from vidflow.text import pretrained, published
 from vidflow.training.program import make_program
 
 STEPS = ("train", "sample", "encode", "decode")
+TEXT = "text:"  # and the name of a text encoder
 
 
 class Job(NamedTuple):
@@ -74,7 +76,8 @@ class Compiled(NamedTuple):
 
 def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
     """The step of that name: `train` of any task; `sample` of a text-to-video config, 50 solver steps and guidance
-    included; `encode` and `decode` of its autoencoder, one clip for each device.
+    included; `encode` and `decode` of its autoencoder, one clip for each device; `text:ul2` of its text encoder ul2, a
+    batch as `vidflow encode` makes them.
 
     Raises:
       UsageError: a step that the config's task does not have, or sizes that do not divide over the mesh.
@@ -86,7 +89,9 @@ def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
         return _sample(config, mesh)
     if step in ("encode", "decode"):
         return _autoencoder(config.data, config.autoencoder.train if generates else config, step, mesh)
-    raise UsageError(f"--step={step} is not a step of {config.task}: use one of {', '.join(STEPS)}.")
+    if step.startswith(TEXT) and "text" in config and config.text.get("encoders") is not None:
+        return _text(config, step.removeprefix(TEXT), mesh)
+    raise UsageError(f"--step={step} is not a step of {config.task}: use one of {', '.join(STEPS)}, {TEXT}NAME.")
 
 
 def _train(config: ConfigDict, mesh: Mesh) -> Job:
@@ -171,6 +176,25 @@ def _autoencoder(data: ConfigDict, config: ConfigDict, step: str, mesh: Mesh) ->
     one = jax.jit(whole).trace(params, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     parts = {"autoencoder": rows * matrix_flops(one)}
     return Job(function, (_placed(params, everywhere), clips), _count(params), None, parts)
+
+
+def _text(config: ConfigDict, name: str, mesh: Mesh) -> Job:
+    if name not in config.text.encoders:
+        raise UsageError(f"--step={TEXT}{name}: this config's text encoders are {', '.join(config.text.encoders)}.")
+    encoder, dtype = config.text.encoders[name], jnp.dtype(config.text.dtype)
+    module = published.tower(encoder.tower, encoder.tokens, dtype)
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *_texts(1, encoder.tokens, None))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), rules.unbox(boxed))
+    rows = math.lcm(pretrained.ROWS, mesh.shape[axes.DATA] * mesh.shape[axes.FSDP])
+    one = jax.jit(module.apply).trace(params, *_texts(1, encoder.tokens, None))
+    arguments = (_placed(params, rules.shardings(boxed, mesh)), *_texts(rows, encoder.tokens, batch_sharding(mesh)))
+    parts = {"text_encoder": rows * matrix_flops(one)}
+    return Job(jax.jit(module.apply), arguments, _count(params), rows * encoder.tokens, parts)
+
+
+def _texts(rows: int, tokens: int, place: NamedSharding | None) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Identifiers and which are real."""
+    return tuple(jax.ShapeDtypeStruct((rows, tokens), dtype, sharding=place) for dtype in (jnp.int32, jnp.bool_))
 
 
 def compile_job(job: Job, mesh: Mesh, limit: float) -> Compiled:

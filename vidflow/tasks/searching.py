@@ -39,7 +39,8 @@ def parse_mesh(text: str, slice_: Slice) -> dict[str, int]:
 
 def choose_mesh(config: ConfigDict, step: str, slice_: Slice) -> dict[str, int]:
     """The mesh with which a training step is quickest by the formulas among those that fit, or else the one that needs
-    least memory; for other steps all devices share one clip's tokens, or have clips of their own.
+    least memory; for other steps all devices share one clip's tokens, have clips of their own, or share the weights of
+    a text encoder.
 
     Raises:
       UsageError: no mesh divides the sizes of this config.
@@ -47,6 +48,8 @@ def choose_mesh(config: ConfigDict, step: str, slice_: Slice) -> dict[str, int]:
     mesh = dict.fromkeys(axes.MESH, 1)
     if step == "sample":
         return mesh | {"sequence": slice_.devices}
+    if step.startswith(planning.TEXT):
+        return mesh | {"fsdp": slice_.devices}
     if step != "train" or "sampling" not in config:
         return mesh | {"data": slice_.devices}
     found = layouts.candidates(config, slice_, free=False)
@@ -73,6 +76,8 @@ def advise(config: ConfigDict, step: str, slice_: Slice, mesh: dict[str, int], w
     said of this one."""
     limit = slice_.generation.hbm_bytes
     missing = f"It wants {wanted / GIB:.1f} GiB of a device's {limit / GIB:.1f}, {(wanted - limit) / GIB:.1f} too many"
+    if step.startswith(planning.TEXT):
+        return f"{missing}: use a larger slice, and fsdp or tensor in --mesh, over which the weights are spread."
     if step != "train" or "sampling" not in config:
         return f"{missing}: use a smaller clip, or a generation with more memory."
     present = layouts.of(config, mesh)

@@ -25,10 +25,12 @@ from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.encoding import encode_clips
 from vidflow.tasks.flow_parts import make_recipe
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
-from vidflow.text import byte_tokens
+from vidflow.tasks.reading import Reader, make_reader
 from vidflow.training import hosts, loop, run_folder, weights
 from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
+
+TEXT = "text"  # the folder of a run's own embeddings of its captions
 
 
 def outline(config: ConfigDict) -> Learner:
@@ -46,17 +48,14 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     """The task of `experiments/*/text_to_video.py`.
 
     Before training it puts a frozen autoencoder (copied from `config.autoencoder.run`, or trained here if that is
-    empty) into `workdir/autoencoder` and, unless `config.data.source` is "cache", latents into `workdir/latents`.
+    empty) into `workdir/autoencoder`, latents into `workdir/latents` unless `config.data.source` is "cache", and
+    embeddings of the captions by text encoders, if there are any, into `workdir/text` unless `config.text.cache` has
+    them.
 
     Raises:
       UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long,
-        or text encoders, whose embeddings no cache holds.
+        or embeddings that a shared cache lacks.
     """
-    if config.text.get("encoders") is not None:
-        raise UsageError(
-            "config.text.encoders names text encoders whose embeddings no cache holds: such a config can be planned "
-            "(vidflow plan); to train, take a config whose text is bytes, as experiments/moviegen/video.py:smoke."
-        )
     autoencoder = obtain_autoencoder(config, workdir)
     data = config.data
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
@@ -66,11 +65,13 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     latents = LatentsSource(folder)
     if latents.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
+    reader = make_reader(config, workdir / TEXT)
+    hosts.on_first(reader.prepare, latents.captions)
 
     def finish(params: Any) -> None:
         weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
 
-    return loop.Task(_learner(config, latents.latent_shape), _Tokenised(latents, config.text.length), finish)
+    return loop.Task(_learner(config, latents.latent_shape), _Captioned(latents, reader), finish)
 
 
 def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Learner:
@@ -119,12 +120,12 @@ def make_model(config: ConfigDict) -> TextToVideo:
 def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
     """The regression of `config.flow` on latents given text, or, with probability `text.dropout`, the empty prompt."""
     recipe, patch_time = make_recipe(config.flow), config.model.patch[0]
-    empty = prompts_of(config).empty
+    prompts = prompts_of(config)
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
         drop_key, flow_key = jax.vmap(jax.random.split, out_axes=1)(keys)
-        drop = jax.vmap(lambda key: jax.random.bernoulli(key, config.text.dropout))(drop_key)
-        conditioning = model.apply(params, without_some(batch["text"], empty, drop), method="encode_text")
+        text = without_some(batch["text"], prompts.empty, prompts.drops(drop_key))
+        conditioning = model.apply(params, text, method="encode_text")
 
         def network(x: jax.Array, t: jax.Array) -> jax.Array:
             return model.apply(params, x, t, conditioning, method="predict").prediction
@@ -188,19 +189,18 @@ def _train_autoencoder(config: ConfigDict, workdir: Path) -> None:
     loop.train(config, workdir, task)
 
 
-class _Tokenised:
-    """Latents with the byte identifiers of their captions."""
+class _Captioned:
+    """Latents with the text of their captions."""
 
-    def __init__(self, latents: LatentsSource, length: int) -> None:
-        self._latents = latents
-        captions = [latents.caption(index) for index in range(len(latents))]
-        self._text = byte_tokens.tokenize(captions, length).astype(np.uint16)
+    def __init__(self, latents: LatentsSource, reader: Reader) -> None:
+        self._latents, self._reader = latents, reader
 
     def __len__(self) -> int:
         return len(self._latents)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"latents": self._latents[index]["latents"], "text": self._text[index].astype(np.int32)}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        text = jax.tree.map(lambda x: x[0], self._reader([self._latents.captions[index]]))
+        return {"latents": self._latents[index]["latents"], "text": text}
 
 
 def _forward_flops(config: ConfigDict, prompts: Prompts, grid: Grid, channels: int) -> dict[str, int]:

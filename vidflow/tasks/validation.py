@@ -20,7 +20,6 @@ from vidflow.metrics import intervals
 from vidflow.metrics.intervals import Interval
 from vidflow.tasks import flow_parts, text_to_video
 from vidflow.tasks.generation import Generator
-from vidflow.text import byte_tokens
 
 LEVELS = (np.arange(10) + 0.5) / 10
 HALVINGS = 60
@@ -35,7 +34,7 @@ def flow_loss(generator: Generator, source: Source, clips: int, batch: int) -> d
         numbers = np.minimum(np.arange(low, low + batch), clips - 1)  # the last batch is padded, not smaller
         some = [source[int(number)] for number in numbers]
         latents = generator.autoencoder.encode(np.stack([clip["video"] for clip in some]))
-        text = byte_tokens.tokenize([clip["caption"] for clip in some], generator.config.text.length)
+        text = generator.read([clip["caption"] for clip in some])
         rows += np.asarray(loss(generator.params, latents, text, numbers))[: clips - low].tolist()
     return {"validation/flow_loss": intervals.mean(rows)}
 

@@ -10,7 +10,6 @@ to device one parameter at a time, and of a model that is spread over devices ev
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,12 +19,12 @@ from jaxtyping import Bool, Float
 
 from vidflow import files
 from vidflow.errors import UsageError
-from vidflow.text import parameters, published, tensors, tokenizers
+from vidflow.text import parameters, published, tokenizers
 from vidflow.text.clip import ClipText, longer
 from vidflow.text.t5 import T5Encoder
 from vidflow.text.tensors import Tensors
 
-ROWS = 32  # of a batch of texts
+ROWS = 32
 STEP = 16  # lengths of batches are multiples of it, so that few are compiled
 T5_TOKENS = 512  # with which T5 was trained; its positions know no end
 
@@ -38,14 +37,19 @@ class TextEncoder:
     Attributes:
       module, params: as Linen applies them.
       tokens: the most that a text has; what is beyond is cut.
-      digest: of weights, tokenizer and whatever else changes an embedding.
     """
 
     def __init__(
-        self, module: T5Encoder | ClipText, params: Any, tokenizer: tokenizers.Tokenizer, tokens: int, digest: str
+        self,
+        module: T5Encoder | ClipText,
+        params: Any,
+        tokenizer: tokenizers.Tokenizer,
+        tokens: int,
+        rows: tuple[int, int],
     ) -> None:
-        self.module, self.params, self.tokens, self.digest = module, params, tokens, digest
-        self._tokenizer = tokenizer
+        """`rows`: the fewest and the most of a batch."""
+        self.module, self.params, self.tokens = module, params, tokens
+        self._tokenizer, self._rows = tokenizer, rows
         self._apply = jax.jit(module.apply)
 
     @property
@@ -86,17 +90,25 @@ class TextEncoder:
     def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Any]]:
         """Rows of texts of about one length, and what the tower says of them: few sizes, so few compilations."""
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        for low in range(0, len(order), ROWS):
-            rows = order[low : low + ROWS]
+        fewest, most = self._rows
+        for low in range(0, len(order), most):
+            rows = order[low : low + most]
             length = min(-(-len(ids[rows[-1]]) // STEP) * STEP, self.tokens)
-            filled = [ids[row] for row in rows] + [ids[rows[0]]] * (_power_of_two(len(rows)) - len(rows))
+            count = max(fewest, 1 << (len(rows) - 1).bit_length())  # a power of two: few of them are compiled
+            filled = [ids[row] for row in rows] + [ids[rows[0]]] * (count - len(rows))
             batch = tokenizers.padded(filled, length, self._tokenizer.padding)
             found = self._apply(self.params, batch.ids, batch.real)
             yield rows, found if isinstance(found, tuple) else (found, None)
 
 
 def load_encoder(
-    path: Any, *, dtype: Any = jnp.float32, tokens: int = 0, tokenizer: Any = None, place: Place | None = None
+    path: Any,
+    *,
+    dtype: Any = jnp.float32,
+    tokens: int = 0,
+    tokenizer: Any = None,
+    rows: int = ROWS,
+    place: Place | None = None,
 ) -> TextEncoder:
     """Reads CLIP's text tower, or the encoder of a T5 v1.1, UL2, ByT5 or UMT5.
 
@@ -105,16 +117,17 @@ def load_encoder(
       dtype: of weights and computation, float32 or bfloat16.
       tokens: the most that a text has; 0: as many as it was trained with. More than its positions stretch CLIP's table.
       tokenizer: the folder of the tokenizer, if it is neither `path` nor, as diffusers has it, `tokenizer` beside it.
+      rows: of a batch; a number that the devices divide, where the batch is spread over them.
       place: where the parameters lie; everything on the first device if None.
 
     Raises:
       UsageError: no such folder, another kind of model, a tensor that is missing, left over or of another shape (names
         the first), a file that was cut short, another dtype, or no tokenizer.
     """
-    path, dtype = Path(path), jnp.dtype(dtype)
+    dtype = jnp.dtype(dtype)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise UsageError(f"A text encoder computes in float32 or bfloat16, not in {dtype}.")
-    config = files.read_json(path / "config.json")
+    config = files.read_json(f"{path}/config.json")
     family = published.family(config, path)
     weights = Tensors(path, family.prefixes, family.others)
     try:
@@ -127,22 +140,27 @@ def load_encoder(
         if tokens > trained:
             module = module.clone(size=module.size._replace(tokens=tokens))
             changes = {"position": partial(longer, tokens=tokens)}
-    folder = Path(tokenizer) if tokenizer is not None else _tokenizer_of(path)
-    words = tokenizers.load(folder)
+    words = tokenizers.load(tokenizer or _tokenizer_of(path))
     like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
     params = parameters.read(like, family.names, weights, dtype, place(like) if place else None, changes)
-    card = {"dtype": str(dtype), "tokens": tokens or trained}
-    card["weights"] = tensors.digest([path / "config.json", *weights.shards])
-    card["tokenizer"] = tensors.digest([file for name in tokenizers.FILES if (file := folder / name).exists()])
-    return TextEncoder(module, params, words, tokens or trained, files.digest(card))
+    return TextEncoder(module, params, words, tokens or trained, (rows if place else 1, rows))
 
 
-def _tokenizer_of(path: Path) -> Path:
+def digest(path: Any, *, dtype: Any, tokens: int, tokenizer: Any = None) -> str:
+    """Of all that changes an embedding: the files of weights and tokenizer, and how `load_encoder` is told to use them.
+
+    Raises:
+      UsageError: no such folder, or one without weights.
+    """
+    folder = tokenizer or _tokenizer_of(path)
+    parts = [f"{path}/config.json", *Tensors(path).shards]
+    parts += [file for name in tokenizers.FILES if files.is_file(file := f"{folder}/{name}")]
+    sums = {file.rpartition("/")[2]: files.sha256(file) for file in parts}
+    return files.digest({"files": sums, "dtype": str(jnp.dtype(dtype)), "tokens": tokens})
+
+
+def _tokenizer_of(path: Any) -> str:
     """diffusers saves text_encoder_2 with tokenizer_2 beside it."""
-    beside = path.with_name(path.name.replace("text_encoder", "tokenizer"))
-    return beside if beside.is_dir() else path
-
-
-def _power_of_two(count: int) -> int:
-    """The smallest that is not below."""
-    return 1 << (count - 1).bit_length()
+    where, slash, name = str(path).rstrip("/").rpartition("/")
+    beside = f"{where}{slash}{name.replace('text_encoder', 'tokenizer')}"
+    return beside if any(files.is_file(f"{beside}/{name}") for name in tokenizers.FILES) else str(path)

@@ -48,6 +48,30 @@ for _ours, _theirs in {
     CLIP_NAMES[f"layers/{_ours}/bias"] = f"encoder.layers.{{}}.{_theirs}.bias"
 
 
+# Shapes of published towers, of which plans are made without their weights.
+TOWERS: dict[str, T5Size | ClipSize] = {
+    "ul2": T5Size(32128, width=4096, layers=32, heads=16, head=256, feed_forward=16384),
+    "t5-v1.1-xxl": T5Size(32128, width=4096, layers=24, heads=64, head=64, feed_forward=10240),
+    "byt5-small": T5Size(384, width=1472, layers=12, heads=6, head=64, feed_forward=3584),
+    "byt5-xxl": T5Size(384, width=4672, layers=36, heads=64, head=64, feed_forward=12352),
+    "umt5-xxl": T5Size(256384, width=4096, layers=24, heads=64, head=64, feed_forward=10240, own_positions=True),
+    "clip-l": ClipSize(49408, width=768, layers=12, heads=12, feed_forward=3072, projection=768),
+    "metaclip-g": ClipSize(49408, width=1280, layers=32, heads=20, feed_forward=5120, tokens=256, projection=1280),
+}
+
+
+def tower(name: str, tokens: int, dtype: Any) -> T5Encoder | ClipText:
+    """One of `TOWERS`, for texts of so many tokens.
+
+    Raises:
+      UsageError: an unknown name.
+    """
+    if name not in TOWERS:
+        raise UsageError(f"There is no published tower '{name}': use one of {', '.join(TOWERS)}.")
+    size = TOWERS[name]
+    return T5Encoder(size, dtype) if isinstance(size, T5Size) else ClipText(size._replace(tokens=tokens), dtype)
+
+
 class Family(NamedTuple):
     """A kind of text encoder.
 

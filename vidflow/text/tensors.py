@@ -1,8 +1,6 @@
 """The tensors of a folder of safetensors, one file or shards, read one part at a time."""
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ class Tensors:
     """Names, shapes and parts of the tensors in `folder`.
 
     Attributes:
-      shards: the files.
+      shards: the paths of the files.
       shapes: name -> shape, of all tensors but those whose names begin with one of `others`; names are without the
         first of `prefixes` that any begins with.
 
@@ -27,13 +25,13 @@ class Tensors:
       UsageError: no weights there, or a shard that is missing, cut short or lacks a tensor that the index lists.
     """
 
-    def __init__(self, folder: Path, prefixes: Sequence[str] = (), others: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Any, prefixes: Sequence[str] = (), others: tuple[str, ...] = ()) -> None:
         self.folder, listed = folder, {}
-        if (folder / SINGLE).exists():
-            self.shards = [folder / SINGLE]
-        elif (folder / LISTED).exists():
-            listed = files.read_json(folder / LISTED).get("weight_map", {})
-            self.shards = sorted({folder / shard for shard in listed.values()})
+        if files.is_file(f"{folder}/{SINGLE}"):
+            self.shards = [f"{folder}/{SINGLE}"]
+        elif files.is_file(f"{folder}/{LISTED}"):
+            listed = files.read_json(f"{folder}/{LISTED}").get("weight_map", {})
+            self.shards = sorted({f"{folder}/{shard}" for shard in listed.values()})
         else:
             raise UsageError(
                 f"{folder} holds neither {SINGLE} nor {LISTED}: name a folder as save_pretrained writes it; weights in "
@@ -41,8 +39,8 @@ class Tensors:
             )
         found = {name: shard for shard in self.shards for name in _names(shard)}
         if missing := sorted(listed.keys() - found.keys()):
-            shard = folder / listed[missing[0]]
-            raise UsageError(f"{shard} lacks '{missing[0]}', which {LISTED} lists: copy it again.")
+            shard = listed[missing[0]]
+            raise UsageError(f"{folder}/{shard} lacks '{missing[0]}', which {LISTED} lists: copy it again.")
         found = {name: shard for name, shard in found.items() if not name.startswith(others)}
         prefix = next((p for p in prefixes if any(name.startswith(p) for name in found)), "")
         self._place = {name.removeprefix(prefix): (shard, name) for name, shard in found.items()}
@@ -71,16 +69,11 @@ class Tensors:
         return _opened(shard).get_slice(full)
 
 
-def digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of files in this order."""
-    return hashlib.sha256("".join(files.sha256(path) for path in paths).encode()).hexdigest()
-
-
-def _names(path: Path) -> list[str]:
+def _names(path: str) -> list[str]:
     return list(_opened(path).keys())
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: str) -> Any:
     # Opened for each read: a file that stays open stays mapped, and all of its pages count as this process's memory.
     try:
         return safe_open(path, framework="numpy")

@@ -5,8 +5,7 @@ says otherwise: a prompt cannot end a prompt.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -15,8 +14,8 @@ from vidflow import files
 from vidflow.errors import UsageError
 
 LONGEST = 20_000  # characters of a prompt; more is a file that was taken for a prompt
-FILES = ("spiece.model", "sentencepiece.model", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer.json")
-FILES += ("tokenizer_config.json",)
+PIECES = ("spiece.model", "sentencepiece.model", "tokenizer.model")
+FILES = (*PIECES, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
 END = 1  # closes every text of T5's family
 FIRST_BYTE = 3  # of ByT5: after padding, end and unknown
 
@@ -56,11 +55,11 @@ class Pieces:
 
     padding = 0
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: str) -> None:
         import sentencepiece
 
         try:
-            self._model = sentencepiece.SentencePieceProcessor(model_file=str(file))
+            self._model = sentencepiece.SentencePieceProcessor(model_file=file)
         except (OSError, RuntimeError) as error:
             raise UsageError(f"{file} is no SentencePiece model ({error}): copy it again.") from None
 
@@ -111,27 +110,28 @@ def padded(ids: Sequence[Sequence[int]], length: int, padding: int) -> Tokens:
     return Tokens(table, real)
 
 
-def load(folder: Path) -> Tokenizer:
+def load(folder: Any) -> Tokenizer:
     """That of a folder as Hugging Face saves it: spiece.model, vocab.json with merges.txt, tokenizer.json, or ByT5's,
     which has none of these.
 
     Raises:
       UsageError: none of them is there.
     """
-    described = files.read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    there = {name: f"{folder}/{name}" for name in FILES if files.is_file(f"{folder}/{name}")}
+    described = files.read_json(there["tokenizer_config.json"]) if "tokenizer_config.json" in there else {}
     if described.get("tokenizer_class") == "ByT5Tokenizer":
         return Bytes()
-    for name in FILES[:3]:
-        if (folder / name).exists():
-            return Pieces(folder / name)
+    for name in PIECES:
+        if name in there:
+            return Pieces(there[name])
     padding = described.get("pad_token", "<|endoftext|>")
     padding = padding["content"] if isinstance(padding, dict) else padding
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return clip_words(folder / "vocab.json", folder / "merges.txt", padding)
-    if (folder / "tokenizer.json").exists():
+    if "vocab.json" in there and "merges.txt" in there:
+        return clip_words(there["vocab.json"], there["merges.txt"], padding)
+    if "tokenizer.json" in there:
         import tokenizers
 
-        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = tokenizers.Tokenizer.from_file(there["tokenizer.json"])
         return Words(tokenizer, tokenizer.token_to_id(padding) or 0)
     raise UsageError(
         f"{folder} holds no tokenizer (spiece.model, vocab.json and merges.txt, or tokenizer.json): copy it there from "
@@ -139,7 +139,7 @@ def load(folder: Path) -> Tokenizer:
     )
 
 
-def clip_words(vocabulary: Path, merges: Path, padding: str = "<|endoftext|>") -> Words:
+def clip_words(vocabulary: str, merges: str, padding: str = "<|endoftext|>") -> Words:
     """CLIP's: composed characters in lower case, split into words, numerals one by one, and byte pairs within a word.
 
     Raises:
@@ -149,7 +149,7 @@ def clip_words(vocabulary: Path, merges: Path, padding: str = "<|endoftext|>") -
 
     start, end = "<|startoftext|>", "<|endoftext|>"
     try:
-        pairs = models.BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=end)
+        pairs = models.BPE.from_file(vocabulary, merges, end_of_word_suffix="</w>", unk_token=end)
     except Exception as error:  # the library raises nothing narrower
         raise UsageError(f"{vocabulary} and {merges} are not CLIP's vocabulary ({error}): copy them again.") from None
     tokenizer = Tokenizer(pairs)

@@ -33,7 +33,7 @@ def slim(folder: Path, out: Path, dtype: Any, tokenizer: Path | None = None) -> 
     weights = Tensors(folder, family.prefixes, family.others)
     if (out / LISTED).exists():
         raise UsageError(f"{out} holds a model already: name another folder.")
-    limit = max(shard.stat().st_size for shard in weights.shards) // SHARE
+    limit = max(Path(shard).stat().st_size for shard in weights.shards) // SHARE
     out.mkdir(parents=True, exist_ok=True)
     pending: dict[str, np.ndarray] = {}
     place: dict[str, str] = {}

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from tests.text import published
 from vidflow import export
 from vidflow.errors import UsageError
+from vidflow.tasks.slimming import slim
 from vidflow.text import load_encoder
-from vidflow.text.slim import slim
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 import jax.numpy as jnp
-from vidflow.text.slim import slim
+from vidflow.tasks.slimming import slim
 kib = lambda name: int(Path("/proc/self/status").read_text().split(name)[1].split()[0])
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
 before = kib("VmRSS:")

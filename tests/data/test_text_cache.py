@@ -1,0 +1,81 @@
+"""The cache of embeddings: every text once, whole or not at all, by one encoder."""
+
+import numpy as np
+import pytest
+
+from vidflow.data import text_cache
+from vidflow.data.text_cache import TextCache
+from vidflow.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(text_cache, "TEXTS_PER_PART", 3)
+
+
+class Encode:
+    """A text of n characters has n tokens, all of them n; counts what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, texts):
+        self.asked += texts
+        longest = max(map(len, texts))
+        mask = np.arange(longest) < np.array([[len(text)] for text in texts])
+        return mask[..., None] * np.full((1, 1, 2), 1.0) * mask.sum(axis=1)[:, None, None], mask
+
+
+def fill(folder, texts, encode=None, digest="abc"):
+    cache = TextCache(folder, digest)
+    return cache, list(cache.add(texts, encode or Encode()))
+
+
+def test_every_text_is_encoded_once_and_read_at_random(tmp_path):
+    encode = Encode()
+    cache, parts = fill(tmp_path, ["a", "bb", "a", "cccc", "ddd", "bb"], encode)
+    assert parts == [3, 1] and encode.asked == ["a", "bb", "cccc", "ddd"]
+    for one in (cache, TextCache(tmp_path)):  # as it was written, and by another process
+        for text in ("ddd", "a", "cccc"):
+            np.testing.assert_array_equal(one[text].astype(np.float32), np.full((len(text), 2), len(text)))
+        assert "bb" in one and "eeeee" not in one
+
+
+def test_it_grows_with_the_data_sets_that_use_it(tmp_path):
+    fill(tmp_path, ["a", "bb"])
+    encode = Encode()
+    cache, _ = fill(tmp_path, ["bb", "ccc"], encode)
+    assert encode.asked == ["ccc"] and "a" in cache
+    assert len(list(tmp_path.glob("part-*.json"))) == 2
+
+
+def test_an_interrupted_encode_goes_on_with_what_is_missing(tmp_path):
+    def dies(texts):
+        if "eeeee" in texts:
+            raise KeyboardInterrupt
+        return Encode()(texts)
+
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path, texts, dies)
+    encode = Encode()
+    cache, _ = fill(tmp_path, texts, encode)
+    assert encode.asked == ["dddd", "eeeee"] and all(text in cache for text in texts)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "card"])
+def test_a_damaged_part_is_not_read_and_is_made_again(tmp_path, spoil, caplog):
+    fill(tmp_path, ["a", "bb"])
+    (part,) = tmp_path.glob("part-*.safetensors" if spoil == "cut" else "part-*.json")
+    part.write_bytes(part.read_bytes()[:-20])
+    assert "a" not in TextCache(tmp_path) and "not what was written" in caplog.text
+    cache, parts = fill(tmp_path, ["a", "bb"])
+    assert parts == [2] and "a" in TextCache(tmp_path)
+
+
+def test_another_encoder_is_refused(tmp_path):
+    fill(tmp_path, ["a"])
+    with pytest.raises(UsageError, match="another encoder"):
+        TextCache(tmp_path, "def")
+    with pytest.raises(UsageError, match="run vidflow encode"):
+        TextCache(tmp_path / "nowhere")

@@ -1,0 +1,167 @@
+"""Prompts as the batch of a model has them: bytes, or embeddings of frozen encoders.
+
+Embeddings come from a cache (`data.text_cache`), which `prepare` fills: in training no tower runs. A prompt that is not
+in it, as one that somebody wants sampled, is encoded when it is asked for.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vidflow.data.text_cache import Encode, TextCache
+from vidflow.errors import UsageError
+from vidflow.parallel import rules
+from vidflow.parallel.mesh import make_mesh
+from vidflow.tasks.prompts import encoders_in_use
+from vidflow.text import byte_tokens, pretrained
+from vidflow.text.reads import READS
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Prompts -> the text of a batch, a tree of arrays with a row for each."""
+
+    def __call__(self, prompts: Sequence[str]) -> Any: ...
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Sees to it that these can be read in training, or raises UsageError."""
+
+
+def make_reader(config: ConfigDict, folder: Path) -> Reader:
+    """That of a text-to-video config; `folder` holds the embeddings if `config.text.cache` names none."""
+    if config.text.get("encoders") is None:
+        return Bytes(config)
+    return Embeddings(config, Path(config.text.cache or folder))
+
+
+class Bytes:
+    """For an encoder of bytes that is trained along."""
+
+    def __init__(self, config: ConfigDict) -> None:
+        self._config = config
+
+    def __call__(self, prompts: Sequence[str]) -> Any:
+        return byte_tokens.tokenize([_written(self._config, prompt) for prompt in prompts], self._config.text.length)
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        self(captions)
+
+
+class Embeddings:
+    """For the encoders `config.text.use`, each of which reads its part of a prompt."""
+
+    def __init__(self, config: ConfigDict, folder: Path) -> None:
+        self._config, self._folder, self._encoders = config, folder, encoders_in_use(config.text)
+        self._caches: dict[str, TextCache] = {}
+        self._new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._encoders}
+        self._towers: dict[str, Encode] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Any:
+        return {name: self._read(name, prompts) for name in self._encoders}
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Encodes those that the run's own cache lacks.
+
+        Raises:
+          UsageError: one that several runs share (`config.text.cache`) lacks some: `vidflow encode` fills it.
+        """
+        for name in self._encoders if self._config.text.cache else ():
+            if missing := self._missing(name, captions):
+                raise UsageError(
+                    f"{self._folder} lacks the embeddings by '{name}' of {len(missing)} captions, '{missing[0][:60]}' "
+                    "the first: run vidflow encode with this config."
+                )
+        self.fill(captions)
+
+    def fill(self, captions: Sequence[str]) -> None:
+        """Encodes those that the cache lacks."""
+        for name in self._encoders:
+            missing = self._missing(name, captions)
+            if not missing:
+                continue
+            cache = TextCache(self._folder / name, self._digest(name))
+            with tqdm(total=len(missing), unit="text", dynamic_ncols=True, desc=f"encode by {name}") as bar:
+                for done in cache.add(missing, self._tower(name)):
+                    bar.update(done)
+            self._caches[name] = cache
+            self._towers.clear()  # the next one may want its memory
+
+    def _missing(self, name: str, captions: Sequence[str]) -> list[str]:
+        """What the encoder would read of them and has not, each once."""
+        parts = dict.fromkeys(self._part(name, caption) for caption in captions)
+        return [part for part in parts if part and not self._has(name, part)]
+
+    def _has(self, name: str, part: str) -> bool:
+        if name not in self._caches and TextCache.exists(self._folder / name):
+            self._caches[name] = TextCache(self._folder / name)
+        return name in self._caches and part in self._caches[name]
+
+    def _read(self, name: str, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        encoder, parts = self._encoders[name], [self._part(name, prompt) for prompt in prompts]
+        new = self._new[name]
+        unknown = [part for part in dict.fromkeys(parts) if part and not self._has(name, part) and part not in new]
+        if unknown:
+            embeddings, mask = self._tower(name)(unknown)
+            new |= {part: values[own] for part, values, own in zip(unknown, embeddings, mask, strict=True)}
+        table = np.zeros((len(parts), encoder.tokens, encoder.width), jnp.bfloat16)
+        real = np.zeros(table.shape[:2], bool)
+        for row, part in enumerate(parts):
+            if part:
+                found = new[part] if part in new else self._caches[name][part]
+                self._check_width(name, found.shape[1])
+                table[row, : len(found)], real[row, : len(found)] = found, True
+        return {"embeddings": table, "mask": real}
+
+    def _check_width(self, name: str, width: int) -> None:
+        if width != self._encoders[name].width:
+            raise UsageError(f"Embeddings by '{name}' are {width} wide: set config.text.encoders.{name}.width={width}.")
+
+    def _how(self, name: str) -> dict[str, Any]:
+        encoder = self._encoders[name]
+        if not encoder.path:
+            raise UsageError(
+                f"There are texts to encode and config.text.encoders.{name}.path is empty: name the folder of the "
+                f"encoder's weights, or with config.text.cache one where vidflow encode has put embeddings."
+            )
+        return {"path": encoder.path, "dtype": self._config.text.dtype, "tokens": encoder.tokens}
+
+    def _digest(self, name: str) -> str:
+        return pretrained.digest(**self._how(name))
+
+    def _tower(self, name: str) -> Encode:
+        """The encoder, spread over the devices of this process."""
+        if name not in self._towers:
+            mesh = make_mesh(fsdp=jax.local_device_count(), devices=jax.local_devices())
+            rows = math.lcm(pretrained.ROWS, mesh.size)
+            place = partial(rules.shardings, mesh=mesh) if mesh.size > 1 else None
+            with rules.in_force():
+                tower = pretrained.load_encoder(**self._how(name), rows=rows, place=place)
+            self._towers[name] = partial(_encode, tower, mesh)
+        return self._towers[name]
+
+    def _part(self, name: str, prompt: str) -> str:
+        """What an encoder reads of a prompt; of the empty one nothing."""
+        reads = self._encoders[name].reads
+        if reads not in READS:
+            raise UsageError(f"config.text.encoders.{name}.reads='{reads}': use one of {', '.join(READS)}.")
+        return READS[reads](_written(self._config, prompt))
+
+
+def _encode(tower: pretrained.TextEncoder, mesh: Mesh, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    with rules.in_force(), jax.set_mesh(mesh):
+        return tower.encode(texts)
+
+
+def _written(config: ConfigDict, prompt: str) -> str:
+    """The prompt with the frame rate before it, where the config says so (Movie Gen, section 3.1.3)."""
+    prefix = config.text.get("prefix", "")
+    return prefix.format(fps=f"{config.data.fps:g}") + prompt if prefix and prompt else prompt
