@@ -34,6 +34,7 @@ class BounceSource:
             height=data.height,
             width=data.width,
             captions=data.captions,
+            with_signs=data.get("signs", False),
         )
         return {"video": video[::interval], "caption": caption}
 

@@ -24,7 +24,8 @@ from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 from vidflow.tasks.generation import Generator
 from vidflow.tasks.reconstruction import NO_JUDGES, Judges, Protocol
 from vidflow.training import run_folder
-from vidflow.worlds.bounce import grammar, reader, scene
+from vidflow.worlds import bounce
+from vidflow.worlds.bounce import grammar, reader, scene, signs
 
 BATCH = 64
 PARTS = ("autoencoder", "loss", "samples")
@@ -87,10 +88,14 @@ def score(clip: UInt8[np.ndarray, "T H W 3"], prompt: str) -> dict[str, bool | f
     Raises:
       UsageError: a prompt that is not of bounce's grammar.
     """
-    description = grammar.parse(prompt)
+    rest, said = signs.apart(prompt)
+    description = grammar.parse(rest)
     if description is None:
         raise UsageError(f"The prompt '{prompt[:80]}' names nothing that the bounce reader can check: see its grammar.")
-    return reader.score(reader.read(clip), description)
+    if said is None:
+        return reader.score(reader.read(clip), description)
+    world = clip.shape[1] - signs.height_of(clip.shape[1])
+    return reader.score(reader.read(clip[:, :world]), description) | signs.score(signs.read(clip[:, world:]), said)
 
 
 def attribute_means(scores: Sequence[dict[str, bool | float]], independent: int | None = None) -> Scores:
@@ -109,11 +114,19 @@ def held_out_prompts(data: ConfigDict, seed: int, each: int) -> dict[int, list[s
     prompts: dict[int, list[str]] = {number: [] for number in numbers}
     index = 0
     while any(len(some) < each for some in prompts.values()):
-        what = scene.scene(seed, index, data.level, "test", data.width / data.height)
-        rng = scene.generator(seed, index, "test", purpose="caption")
+        what, caption = bounce.told(
+            seed,
+            index,
+            level=data.level,
+            split="test",
+            height=data.height,
+            width=data.width,
+            captions=data.captions,
+            with_signs=data.get("signs", False),
+        )
         some = prompts[len(what.objects)]
         if len(some) < each:
-            some.append(grammar.caption(what, data.level, rng, data.captions))
+            some.append(caption)
         index += 1
     return prompts
 

@@ -35,7 +35,7 @@ TOP_LEVEL = 3
 MAX_OBJECTS = 3
 HEADING_INTERVALS = 4  # no object bounces before this many frame intervals have passed
 PLACEMENT_DRAWS = 32
-PURPOSES = ("scene", "caption")  # independent random streams of one clip
+PURPOSES = ("scene", "caption", "sign")  # independent random streams of one clip
 
 
 @dataclass(frozen=True)
