@@ -19,6 +19,7 @@ from vidflow.errors import UsageError
 
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "flax", "optax")
 PACKAGES += ("torch", "triton", "diffusers", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+PACKAGES += ("transformers", "tokenizers", "sentencepiece")
 VARIABLES = ("XLA_", "LIBTPU_", "JAX_", "PYTORCH_", "TORCH", "CUDA_", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS")
 
 

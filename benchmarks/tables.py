@@ -9,6 +9,7 @@ COLUMNS = {
     "kernels": (("kernel", "case"), ("right", "out", "dq", "dk", "dv")),
     "attention": (("framework", "kernel", "pass", "length"), TIMES),
     "autoencoder": (("framework", "step", "frames"), ("ms", "iqr", "GiB", "frames/s", "parameters")),
+    "text": (("framework", "tower", "texts"), ("ms", "iqr", "GiB", "texts/s", "parameters", "farthest")),
     "train_step": (("framework", "size", "tokens", "kernel", "remat"), (*TIMES, "tokens/s", "compile s", "loss")),
 }
 WIDTHS = {"case": 32, "length": 7, "size": 5, "tokens": 7, "kernel": 6, "pass": 7, "remat": 9, "% peak": 6}
@@ -41,8 +42,8 @@ def ratio(benchmark: str, ratio: dict[str, Any]) -> str:
     """A ratio as a sentence."""
     if benchmark == "attention":
         case = f"{ratio['kernel']}, {ratio['pass']}, {ratio['length']:,} tokens"
-    elif benchmark == "autoencoder":
-        case = ratio["step"]
+    elif benchmark in ("autoencoder", "text"):
+        case = ratio["step" if benchmark == "autoencoder" else "tower"]
     else:
         case = f"{ratio['size']}, {ratio['tokens']:,} tokens"
     return f"{case}: {ratio['ratio']:.2f} times the speed of {ratio['against']}"
@@ -55,6 +56,7 @@ def _result(name: str, row: dict[str, Any]) -> str:
         return "not finite"
     keys = {"iqr": "ms_iqr", "TFLOP/s": "tflops_per_second", "% peak": "percent_of_peak"}
     keys |= {"tokens/s": "tokens_per_second", "compile s": "compile_seconds", "frames/s": "frames_per_second"}
+    keys |= {"texts/s": "texts_per_second"}
     return _text(row[keys.get(name, name)])
 
 

@@ -11,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from vidflow.training import hosts
 FREE = ("steps", "mesh", "rules", "host_memory", "microbatches", "log_every", "checkpoint", "preemption_code")
 FREE += ("data.threads", "data.max_bad", "data.test_path")
 FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
+FREE += ("text.cache", "text.encoders.*.path")  # the caches hold the digests of the encoders
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
@@ -109,7 +111,7 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
 
 def _is_free(key: str) -> bool:
     own = key.removeprefix("autoencoder.train.")  # the config of the autoencoder that a run trains for itself
-    return any(own == free or own.startswith(free + ".") for free in FREE)
+    return any(fnmatch(own, free) or own.startswith(free + ".") for free in FREE)
 
 
 def _commit() -> str:
