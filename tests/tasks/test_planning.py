@@ -212,3 +212,24 @@ def test_no_array_has_a_number_for_every_pair_of_tokens(name):
         compiled = planning.compile_job(planning.job(config, "train", mesh), mesh, slice_.generation.hbm_bytes)
     largest = max(array.size for instruction, _ in compiled.program.instructions() for array in instruction.results)
     assert largest < 73_728**2
+
+
+def test_a_text_encoder_is_spread_over_the_chips_that_hold_it():
+    """ByT5 small on four chips; UL2's 8.7 billion parameters want more than one (benchmarks/RESULTS.md)."""
+    found = searching.plan(tiny(), "text:byt5", parse("v5e:2x2"), None)
+    assert found["mesh"] == ALONE | {"fsdp": 4} and found["fits"]
+    assert found["parameters"] == 384 * 1472 + 12 * (4 * 1472 * 384 + 3 * 1472 * 3584 + 2 * 1472) + 1472 + 32 * 6
+    assert found["hbm_gib"]["arguments"] < 1.05 * 2 * found["parameters"] / 4 / 2**30 + 0.02
+    assert found["hardware_flops"] == pytest.approx(found["model_flops"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "step", "why"),
+    [
+        ({}, "text:t5", "this config's text encoders are byt5, metaclip, ul2"),
+        ({"text.encoders.byt5.tower": "byt6"}, "text:byt5", "no published tower 'byt6': use one of ul2"),
+    ],
+)
+def test_a_plan_of_an_unknown_text_encoder_is_refused(change, step, why):
+    with pytest.raises(UsageError, match=why):
+        searching.plan(tiny(**change), step, parse("v5e:2x2"), None)

@@ -1,0 +1,32 @@
+"""Text encoders spread over devices by the rule table say what they say on one."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from tests.text import published
+from vidflow.parallel import rules
+from vidflow.parallel.mesh import make_mesh
+from vidflow.text import load_encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("t5", {"fsdp": 4, "tensor": 2}),
+        ("clip_projection", {"fsdp": 2, "tensor": 4}),
+        ("umt5", {"data": 2, "fsdp": 4}),
+    ],
+)
+def test_a_tower_over_devices_is_the_tower(tmp_path, name, shape):
+    folder, mesh = published.folder(name, tmp_path / name), make_mesh(**shape)
+    with rules.in_force():
+        spread = load_encoder(folder, rows=32, place=partial(rules.shardings, mesh=mesh))
+        with jax.set_mesh(mesh):
+            embeddings, mask = spread.encode(published.TEXTS)
+    kernel = spread.params["params"]["layers"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // (shape["fsdp"] * shape.get("tensor", 1))
+    alone, _ = load_encoder(folder).encode(published.TEXTS)
+    np.testing.assert_allclose(embeddings[mask], alone[mask], atol=1e-5 * np.abs(alone).max())
