@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from vidflow.attention.attend import attend
 from vidflow.attention.mask import ORDERS, Mask
 from vidflow.linear import linear, linears
+from vidflow.text.layers import stacked
 from vidflow.typing import TokenIds
 
 ACTIVATIONS = {
@@ -60,16 +61,8 @@ class ClipText(nn.Module):
         places = nn.with_logical_partitioning(normal, ("position", "embed"))
         x = self.param("embedding", words, (size.vocabulary, size.width))[ids]
         x = (x + self.param("position", places, (size.tokens, size.width))[:length]).astype(self.dtype)
-        stack = nn.scan(
-            Layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=size.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
         order = jnp.broadcast_to(ORDERS + jnp.arange(length), ids.shape)
-        x, _ = stack(size, self.dtype, name="layers")(x, order)
+        x, _ = stacked(Layer, size.layers)(size, self.dtype, name="layers")(x, order)
         x = _norm(self.dtype, "norm")(x)
         last = jnp.maximum(real.sum(axis=1) - 1, 0)
         pooled = jnp.take_along_axis(x, last[:, None, None], axis=1)

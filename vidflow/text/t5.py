@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vidflow.linear import linear, linears
+from vidflow.text.layers import stacked
 from vidflow.typing import TokenIds
 
 FAR_BELOW = -1e9  # a logit that no softmax sees; finite, so that a row without keys gives no NaN
@@ -50,15 +51,7 @@ class T5Encoder(nn.Module):
         x = self.param("embedding", init, (size.vocabulary, size.width))[ids].astype(self.dtype)
         seen = jnp.where(real, 0.0, FAR_BELOW)[:, None, None]
         bias = seen if size.own_positions else seen + Positions(size, name="positions")(ids.shape[1])
-        stack = nn.scan(
-            Layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=size.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        x, _ = stack(size, self.dtype, name="layers")(x, bias)
+        x, _ = stacked(Layer, size.layers)(size, self.dtype, name="layers")(x, bias)
         return _norm(self.dtype, "norm")(x)
 
 
