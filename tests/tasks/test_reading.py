@@ -79,6 +79,10 @@ def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch)
     one = ['--config.text.use=("letters",)']  # a subset of the encoders, from the same cache
     train.main([f"--config={file}", f"--workdir={tmp_path}/one", *source, *moved, *one])
 
+    other = f"--config.text.encoders.meaning.path={published.folder('umt5', tmp_path / 'umt5')}"
+    with pytest.raises(UsageError, match="embeddings of another encoder"):
+        encode.main([f"--config={file}", f"--out={out}", other])
+
     shutil.rmtree(out / "text" / "meaning")
     with pytest.raises(UsageError, match="lacks the embeddings by 'meaning' of .* captions.*run vidflow encode"):
         train.main([f"--config={file}", f"--workdir={tmp_path}/other", *source, *moved])
@@ -90,6 +94,7 @@ def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch)
         (["--config.text.use=()"], "config.text.use is empty: name one or more of letters, meaning"),
         (['--config.text.use=("ul2",)'], "names 'ul2'"),
         (["--config.text.encoders.meaning.reads=all"], "reads='all': use one of prompt, quoted"),
+        (["--config.text.prefix=FPS-{rate}. "], "the only name in braces is {fps}"),
         (["--config.text.encoders.meaning.path="], "config.text.encoders.meaning.path is empty"),
         (["--config.text.encoders.meaning.width=31"], "are 32 wide: set config.text.encoders.meaning.width=32"),
     ],

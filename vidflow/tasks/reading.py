@@ -80,10 +80,19 @@ class Embeddings:
                     f"{self._folder} lacks the embeddings by '{name}' of {len(missing)} captions, '{missing[0][:60]}' "
                     "the first: run vidflow encode with this config."
                 )
-        self.fill(captions)
+        self._complete(captions)
 
     def fill(self, captions: Sequence[str]) -> None:
-        """Encodes those that the cache lacks."""
+        """Encodes those that the cache lacks.
+
+        Raises:
+          UsageError: embeddings there are of other encoders than the config's.
+        """
+        for name in self._encoders:
+            self._caches[name] = TextCache(self._folder / name, self._digest(name))
+        self._complete(captions)
+
+    def _complete(self, captions: Sequence[str]) -> None:
         for name in self._encoders:
             missing = self._missing(name, captions)
             if not missing:
@@ -164,4 +173,7 @@ def _encode(tower: pretrained.TextEncoder, mesh: Mesh, texts: Sequence[str]) -> 
 def _written(config: ConfigDict, prompt: str) -> str:
     """The prompt with the frame rate before it, where the config says so (Movie Gen, section 3.1.3)."""
     prefix = config.text.get("prefix", "")
-    return prefix.format(fps=f"{config.data.fps:g}") + prompt if prefix and prompt else prompt
+    try:
+        return prefix.format(fps=f"{config.data.fps:g}") + prompt if prefix and prompt else prompt
+    except (KeyError, IndexError, ValueError):
+        raise UsageError(f"config.text.prefix='{prefix}': the only name in braces is {{fps}}.") from None
