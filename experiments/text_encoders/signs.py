@@ -1,9 +1,10 @@
 """Which of three text encoders a model of signs needs (Movie Gen, section 3.1.3, has all three and ablates none).
 
-    python experiments/text_encoders/towers.py runs/towers
-    vidflow train --config=experiments/text_encoders/signs.py:autoencoder --workdir=runs/signs/autoencoder
-    vidflow ablate --config=experiments/text_encoders/signs.py --workdir=runs/signs/short \\
-        --config.autoencoder.run=runs/signs/autoencoder --jobs=2
+    launch/text_encoders.sh                                  # all of it
+    python experiments/text_encoders/towers.py runs/towers   # or by hand
+    vidflow train --config=experiments/text_encoders/signs.py:autoencoder --workdir=runs/signs_autoencoder
+    vidflow train --config=experiments/text_encoders/signs.py --workdir=runs/signs \
+        --config.autoencoder.run=runs/signs_autoencoder '--config.text.use=("letters",)'
 
 Every clip of bounce has a sign with a word, which the caption quotes; words that are asked for in scoring were in no
 training caption. Arms are the subsets of the encoders that towers.py writes; `letters` reads only what is quoted. The

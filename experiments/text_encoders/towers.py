@@ -89,7 +89,7 @@ def write(folder: Path, config: dict[str, Any]) -> None:
     tensors = {}
     for ours, value in traverse_util.flatten_dict(nn.unbox(init)["params"], sep="/").items():
         value = np.asarray(value)
-        theirs = family.names[ours]
+        theirs = family.prefixes[0] + family.names[ours]
         layers = [(theirs.format(n), part) for n, part in enumerate(value)] if "{}" in theirs else [(theirs, value)]
         tensors |= {name: np.ascontiguousarray(x.T if ours.endswith("kernel") else x) for name, x in layers}
     save_file(tensors, folder / "model.safetensors")

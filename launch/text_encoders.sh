@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Trains, scores and compares the arms of experiments/text_encoders/RESULTS.md: a model of signs told its prompt by each
+# subset of three small encoders, on short and on long captions, with three seeds. Call it again to go on where it
+# stopped. Hours on two CPU cores.
+#   launch/text_encoders.sh          both tables
+#   launch/text_encoders.sh short    that of short captions, or of long ones
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
+
+out=runs/text_encoders experiment=experiments/text_encoders/signs.py
+if [ ! -e runs/towers/letters/tokenizer_config.json ]; then python experiments/text_encoders/towers.py runs/towers; fi
+vidflow train "--config=$experiment:autoencoder" "--workdir=$out/autoencoder"
+kinds=("$@")
+if [ $# = 0 ]; then kinds=(short long); fi
+for kind in "${kinds[@]}"; do
+  shared=("--config=$experiment:captions=$kind" "--config.autoencoder.run=$out/autoencoder")
+  shared+=("--config.text.cache=$out/text")
+  vidflow encode "${shared[@]}" "--out=$out/latents_$kind"
+  vidflow ablate "${shared[@]}" "--workdir=$out/$kind" --jobs=2 \
+    --config.data.source=cache "--config.data.path=$out/latents_$kind"
+done
