@@ -18,7 +18,7 @@ from vidflow.text import load_encoder
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["t5_wide_heads", "clip_both_towers"])
+@pytest.mark.parametrize("name", ["t5_ul2", "clip_both_towers"])
 def test_the_copy_says_the_same(tmp_path, name):
     folder = published.folder(name, tmp_path / name)
     export.main([f"--encoder={folder}", f"--out={tmp_path / 'slim'}", "--dtype=float32"])

@@ -41,8 +41,13 @@ def make_models(start: int, end: int) -> dict[str, torch.nn.Module]:
         "clip_both_towers": transformers.CLIPModel(both),
         "t5": transformers.T5EncoderModel(T5(**COMMON, d_kv=8, num_heads=4)),
         # With its decoder, as UL2 is published; few buckets that reach less far than the texts are long.
-        "t5_wide_heads": transformers.T5ForConditionalGeneration(
-            T5(**wide, relative_attention_num_buckets=16, relative_attention_max_distance=20, num_decoder_layers=1)
+        "t5_ul2": transformers.T5ForConditionalGeneration(
+            T5(
+                **{**wide, "feed_forward_proj": "gated-silu"},
+                relative_attention_num_buckets=16,
+                relative_attention_max_distance=20,
+                num_decoder_layers=1,
+            )
         ),
         "byt5": transformers.T5EncoderModel(T5(**{**COMMON, "vocab_size": 384}, d_kv=8, num_heads=4)),
         "umt5": transformers.UMT5EncoderModel(UMT5(**COMMON, d_kv=8, num_heads=4)),
@@ -136,7 +141,7 @@ def keep_embeddings(name: str, model: torch.nn.Module) -> None:
             out = model(**text)
             kept["pooled"] = out.pooler_output.numpy()
         else:
-            out = (model.encoder if name == "t5_wide_heads" else model)(**text)
+            out = (model.encoder if name == "t5_ul2" else model)(**text)
         kept["embeddings"] = out.last_hidden_state.numpy()
     save_file({key: np.ascontiguousarray(value) for key, value in kept.items()}, folder / "golden.safetensors")
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tests.autoencoders.published import tensor
 
 GOLDENS = Path(__file__).with_name("goldens")
-MODELS = ("clip", "clip_projection", "clip_both_towers", "t5", "t5_wide_heads", "byt5", "umt5", "umt5_few_buckets")
+MODELS = ("clip", "clip_projection", "clip_both_towers", "t5", "t5_ul2", "byt5", "umt5", "umt5_few_buckets")
 TEXTS = ("A red circle moves up.", "", "今天 naïve 😀 it's", "a longer text of several words: the others are padded")
 TOKENIZERS = {"clip": "clip", "t5": "t5", "umt5": "umt5", "byt5": "byt5"}
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from vidflow.errors import UsageError
+from vidflow.text import t5
 from vidflow.text.clip import ACTIVATIONS, ClipSize, ClipText
 from vidflow.text.t5 import T5Encoder, T5Size
 
@@ -50,7 +51,7 @@ for _ours, _theirs in {
 
 # Shapes of published towers, of which plans are made without their weights.
 TOWERS: dict[str, T5Size | ClipSize] = {
-    "ul2": T5Size(32128, width=4096, layers=32, heads=16, head=256, feed_forward=16384),
+    "ul2": T5Size(32128, width=4096, layers=32, heads=16, head=256, feed_forward=16384, activation="silu"),
     "t5-v1.1-xxl": T5Size(32128, width=4096, layers=24, heads=64, head=64, feed_forward=10240),
     "byt5-small": T5Size(384, width=1472, layers=12, heads=6, head=64, feed_forward=3584),
     "byt5-xxl": T5Size(384, width=4672, layers=36, heads=64, head=64, feed_forward=12352),
@@ -104,11 +105,11 @@ def family(config: dict[str, Any], path: Any) -> Family:
 
 
 def _t5(config: dict[str, Any], names: Collection[str], dtype: Any) -> T5Encoder:
-    network = config.get("feed_forward_proj", "relu")
-    if network != "gated-gelu":
+    gated, _, activation = config.get("feed_forward_proj", "relu").partition("-")
+    if gated != "gated" or activation not in t5.ACTIVATIONS:
         raise UsageError(
-            f"config.json describes the feed-forward network {network!r}: vidflow reads 'gated-gelu', which "
-            "T5 v1.1, UL2, ByT5 and UMT5 have and the first T5 has not."
+            f"config.json describes the feed-forward network {'-'.join(filter(None, (gated, activation)))!r}: vidflow "
+            "reads 'gated-gelu', which T5 v1.1, ByT5 and UMT5 have and the first T5 has not, and UL2's 'gated-silu'."
         )
     size = T5Size(
         vocabulary=config["vocab_size"],
@@ -117,6 +118,7 @@ def _t5(config: dict[str, Any], names: Collection[str], dtype: Any) -> T5Encoder
         heads=config["num_heads"],
         head=config["d_kv"],
         feed_forward=config["d_ff"],
+        activation=activation,
         own_positions=config["model_type"] == "umt5",
         buckets=config["relative_attention_num_buckets"],
         reach=config.get("relative_attention_max_distance", 128),

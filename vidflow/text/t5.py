@@ -1,5 +1,5 @@
-"""The encoder of T5 v1.1 (Raffel et al. 2020; Shazeer 2020), which UL2, ByT5 and UMT5 share: RMS normalisation, gated
-GELU, and positions as a bias that depends on how far apart two tokens are.
+"""The encoder of T5 v1.1 (Raffel et al. 2020; Shazeer 2020), which UL2, ByT5 and UMT5 share: RMS normalisation, a gated
+feed-forward network, and positions as a bias that depends on how far apart two tokens are.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +17,16 @@ from vidflow.typing import TokenIds
 FAR_BELOW = -1e9  # a logit that no softmax sees; finite, so that a row without keys gives no NaN
 
 
+ACTIVATIONS = {"gelu": nn.gelu, "silu": nn.silu}
+
+
 class T5Size(NamedTuple):
     """What tells these encoders apart.
 
     Attributes:
       vocabulary: rows of the embedding.
       width, layers, heads, head, feed_forward: of the transformer; `head` is the width of one.
+      activation: of the gate, a key of `ACTIVATIONS`; UL2's is "silu".
       own_positions: every layer has a table of positions of its own (UMT5), otherwise they share that of the first.
       buckets, reach: of the distances that the table tells apart, and where the last one begins.
     """
@@ -33,6 +37,7 @@ class T5Size(NamedTuple):
     heads: int
     head: int
     feed_forward: int
+    activation: str = "gelu"
     own_positions: bool = False
     buckets: int = 32
     reach: int = 128
@@ -76,7 +81,7 @@ class Layer(nn.Module):
 
         h = _norm(dtype, "mlp_norm")(x)
         gate, up = linears(h, ("gate", "up"), size.feed_forward, ("embed", "mlp"), dtype)
-        return x + linear(nn.gelu(gate) * up, "down", size.width, ("mlp", "embed"), dtype), None
+        return x + linear(ACTIVATIONS[size.activation](gate) * up, "down", size.width, ("mlp", "embed"), dtype), None
 
 
 class Positions(nn.Module):
