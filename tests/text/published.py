@@ -21,7 +21,14 @@ TOKENIZERS = {"clip": "clip", "t5": "t5", "umt5": "umt5", "byt5": "byt5"}
 def tensors(name: str) -> dict[str, np.ndarray]:
     """All weights of the model `name`, by the names that are published."""
     shapes = json.loads((GOLDENS / name / "tensors.json").read_text())
-    return {key: np.asarray(tensor(key, shape)) for key, shape in shapes.items()}
+    return {key: np.asarray(tensor(key, shape) * _scale(name, key)) for key, shape in shapes.items()}
+
+
+def _scale(name: str, key: str) -> np.float32:
+    """T5's logits are not divided by anything: its initialisation divides the queries' weights by sqrt(d_kv)."""
+    if not key.endswith("SelfAttention.q.weight"):
+        return np.float32(1)
+    return np.float32(json.loads((GOLDENS / name / "config.json").read_text())["d_kv"] ** -0.5)
 
 
 def folder(name: str, where: Path) -> Path:

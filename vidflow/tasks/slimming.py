@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 
 from vidflow import files
 from vidflow.errors import UsageError
-from vidflow.text import published, tokenizers
+from vidflow.text import pretrained, published, tokenizers
 from vidflow.text.tensors import LISTED, Tensors
 
 SHARE = 8  # a file written has at most this part of the largest file read
 
 
-def slim(folder: Path, out: Path, dtype: Any, tokenizer: Path | None = None) -> int:
+def slim(folder: Path, out: Path, dtype: Any) -> int:
     """Writes `out`, a folder that `load_encoder` and transformers read, and gives the bytes of its tensors. A call that
     is interrupted leaves no index, so that nothing takes what is there for a model.
 
@@ -44,9 +44,10 @@ def slim(folder: Path, out: Path, dtype: Any, tokenizer: Path | None = None) -> 
                 pending = _flush(out, pending, place)
             pending[weights.full_name(name)] = value
         _flush(out, pending, place)
+        words = Path(pretrained.tokenizer_folder(folder))
         for file in tokenizers.FILES:
-            if ((tokenizer or folder) / file).exists():
-                shutil.copyfile((tokenizer or folder) / file, out / file)
+            if (words / file).exists():
+                shutil.copyfile(words / file, out / file)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"Cannot write {out} ({error}): make room or choose another folder.") from None
     shutil.copyfile(folder / "config.json", out / "config.json")

@@ -140,7 +140,7 @@ def load_encoder(
         if tokens > trained:
             module = module.clone(size=module.size._replace(tokens=tokens))
             changes = {"position": partial(longer, tokens=tokens)}
-    words = tokenizers.load(tokenizer or _tokenizer_of(path))
+    words = tokenizers.load(tokenizer or tokenizer_folder(path))
     like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
     params = parameters.read(like, family.names, weights, dtype, place(like) if place else None, changes)
     return TextEncoder(module, params, words, tokens or trained, (rows if place else 1, rows))
@@ -152,15 +152,15 @@ def digest(path: Any, *, dtype: Any, tokens: int, tokenizer: Any = None) -> str:
     Raises:
       UsageError: no such folder, or one without weights.
     """
-    folder = tokenizer or _tokenizer_of(path)
+    folder = tokenizer or tokenizer_folder(path)
     parts = [f"{path}/config.json", *Tensors(path).shards]
     parts += [file for name in tokenizers.FILES if files.is_file(file := f"{folder}/{name}")]
     sums = {file.rpartition("/")[2]: files.sha256(file) for file in parts}
     return files.digest({"files": sums, "dtype": str(jnp.dtype(dtype)), "tokens": tokens})
 
 
-def _tokenizer_of(path: Any) -> str:
-    """diffusers saves text_encoder_2 with tokenizer_2 beside it."""
+def tokenizer_folder(path: Any) -> str:
+    """Where the tokenizer is: beside the encoder, as diffusers' tokenizer_2 beside text_encoder_2, or with it."""
     where, slash, name = str(path).rstrip("/").rpartition("/")
     beside = f"{where}{slash}{name.replace('text_encoder', 'tokenizer')}"
     return beside if any(files.is_file(f"{beside}/{name}") for name in tokenizers.FILES) else str(path)

@@ -140,7 +140,7 @@ def _templates(
     unit = height / (HEIGHT + 4 * MARGIN)
     total = length * (one + 1) - 1
     starts = [width / 2 + unit * (place * (one + 1) - total / 2) for place in range(length)]
-    return [slice(int(np.ceil(low)), int(np.floor(low + unit * one)) + 1) for low in starts], boards
+    return [slice(max(0, int(np.ceil(low))), int(np.floor(low + unit * one)) + 1) for low in starts], boards
 
 
 def _shifted(seen: Float[np.ndarray, "h w"]) -> Iterator[Float[np.ndarray, "h w"]]:
