@@ -76,7 +76,7 @@ def _ours(case: dict[str, Any]) -> dict[str, Any]:
 
     from vidflow.autoencoders.causal3d import WAN, CausalAutoencoder
     from vidflow.autoencoders.streaming import Streaming
-    from vidflow.parallel import rules
+    from vidflow.parallel import compiling, rules
 
     factor, cpu = case["width_factor"], jax.default_backend() == "cpu"
     layout = WAN._replace(widths=(factor, 2 * factor, 4 * factor, 4 * factor))
@@ -90,7 +90,8 @@ def _ours(case: dict[str, Any]) -> dict[str, Any]:
         function = lambda x: list(getattr(coder, case["step"])(x, chunk))  # noqa: E731
     else:
         method = "encode" if case["step"] == "encode" else "decode_all"
-        jitted = jax.jit(lambda params, x: module.apply(params, x, method=method))
+        options = compiling.options(jax.devices()[0])
+        jitted = jax.jit(lambda params, x: module.apply(params, x, method=method), compiler_options=options)
         function = lambda x: jitted(params, x)  # noqa: E731
 
     def run(calls: int) -> None:

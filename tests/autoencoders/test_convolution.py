@@ -43,10 +43,11 @@ def test_results_and_gradients_are_those_of_a_convolution(size, taps, padding):
         assert farthest(found, true) < 5e-5
 
 
-@pytest.mark.parametrize("features", [(3, 5), (FEWEST, FEWEST)])
+@pytest.mark.parametrize("features", [(3, 5), (FEWEST, FEWEST), (FEWEST, 3)])
 @pytest.mark.parametrize(
     ("taps", "strides", "padding"),
     [
+        ((3, 3, 3), 1, [(2, 0), (0, 2), (2, 1)]),
         ((3, 3, 3), (1, 2, 2), ZEROS),
         ((3, 3, 3), (2, 1, 1), "SAME"),
         ((1, 3, 3), (1, 2, 2), "VALID"),
@@ -75,8 +76,9 @@ def test_what_does_not_gain_by_it_is_left_alone(settings, dtype):
     assert jnp.array_equal(ours(params, x), native(params, x))
 
 
-def test_only_a_cpu_goes_this_way():
-    (ours, _), params = pair(padding="SAME")
+@pytest.mark.parametrize("results", [FEWEST, 3])
+def test_only_a_cpu_goes_this_way(results):
+    (ours, _), params = pair(features=(FEWEST, results), padding="SAME")
     traced = ours.trace(params, jnp.zeros((1, 4, 4, 4, FEWEST)))
     texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu", "cuda")}
     assert {name: "stablehlo.convolution" in text for name, text in texts.items()} == {

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vidflow.errors import UsageError
+from vidflow.parallel.compiling import options
 from vidflow.parallel.mesh import make_mesh
-from vidflow.parallel.topologies import GENERATIONS, compiler_options, devices, parse
+from vidflow.parallel.topologies import GENERATIONS, devices, parse
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_the_compiler_knows_every_generation(generation):
     slice_ = parse(f"{generation}:{'x'.join(['2', '2', '1'][: chip.dimensions])}")
     found = devices(slice_)
     assert len(found) == slice_.devices and {device.device_kind for device in found} == {chip.device_kind}
-    assert compiler_options(chip.device_kind) == chip.compiler_options
+    assert options(found[0]) == chip.compiler_options
 
 
 def test_a_single_chip_is_a_slice():

@@ -74,12 +74,6 @@ GENERATIONS = {
 }
 
 
-def compiler_options(device_kind: str) -> dict[str, str]:
-    """With which training steps are compiled for devices of that kind; none for what is not a TPU."""
-    options = {chip.device_kind: chip.compiler_options for chip in GENERATIONS.values()}
-    return options.get(device_kind, {})
-
-
 class Slice(NamedTuple):
     """A part of a pod: its generation, the chips along each dimension of its torus, and how many such slices."""
 

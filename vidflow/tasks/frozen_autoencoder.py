@@ -1,7 +1,7 @@
 """A trained autoencoder as an artefact: a folder that moves with the runs that use it.
 
-    autoencoder.json       its settings, latent statistics, and the digest of the weights
-    weights.safetensors
+autoencoder.json       its settings, latent statistics, and the digest of the weights
+weights.safetensors
 """
 
 import json
@@ -26,7 +26,7 @@ from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.data.sources import to_bytes, to_float
 from vidflow.errors import UsageError
-from vidflow.parallel import rules
+from vidflow.parallel import compiling, rules
 from vidflow.training import weights
 from vidflow.typing import Latents, Video
 
@@ -114,8 +114,9 @@ class FrozenAutoencoder:
         self.compression: Compression = module.compression
         encode, decode = encode_with(module, tiles), decode_with(module, tiles)
         fill = self.compression.filled
-        self._encode = jax.jit(lambda params, video: statistics.normalise(encode(params, fill(video)).mean))
-        self._decode = jax.jit(
+        jit = partial(jax.jit, compiler_options=compiling.options(jax.devices()[0]))
+        self._encode = jit(lambda params, video: statistics.normalise(encode(params, fill(video)).mean))
+        self._decode = jit(
             lambda params, z, frames: decode(params, statistics.denormalise(z), frames), static_argnums=2
         )
 
@@ -175,4 +176,3 @@ def load(folder: Path, tiles: Tiles | None = None) -> FrozenAutoencoder:
 def _one_frame(model: ConfigDict) -> jax.ShapeDtypeStruct:
     compression = make_model(model).compression
     return jax.ShapeDtypeStruct((1, 1, compression.height, compression.width, 3), np.float32)
-

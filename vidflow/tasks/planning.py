@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from vidflow import axes
 from vidflow.errors import UsageError
-from vidflow.parallel import roofline, rules, topologies
+from vidflow.parallel import compiling, roofline, rules, topologies
 from vidflow.parallel.hlo import Collective, Program, matrix_flops
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.parallel.topologies import GIB, Slice
@@ -125,9 +125,8 @@ def _sample(config: ConfigDict, mesh: Mesh) -> Job:
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
     )
-    options = topologies.compiler_options(mesh.devices.flat[0].device_kind)
     return Job(
-        jax.jit(sample, compiler_options=options),
+        jax.jit(sample, compiler_options=compiling.options(mesh.devices.flat[0])),
         arguments,
         parameters=_count(arguments[0]),
         tokens=_tokens(config, rows),

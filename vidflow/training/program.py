@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from vidflow.parallel import rules, topologies
+from vidflow.parallel import compiling, rules
 from vidflow.parallel.mesh import batch_sharding, check_batch
 from vidflow.training import state as states
 from vidflow.training.health import Limits
@@ -87,7 +87,7 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
         donate_argnums=0,
         # The state stays where it was, or the next step would compile again; metrics are whole on every device.
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, P())),
-        compiler_options=topologies.compiler_options(mesh.devices.flat[0].device_kind),
+        compiler_options=compiling.options(mesh.devices.flat[0]),
     )
     initialise = partial(states.initialise, learner.init, optimizer, mesh=mesh, on_host=on_host)
     return Program(initialise, jitted, state, batch)
