@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains, scores and compares the arms of every table of experiments/ablations/RESULTS.md and
-# experiments/autoencoder/RESULTS.md: transformers on bounce with the settings and the compute of the demo, at three
+# Trains, scores and compares the arms of every table of experiments/ablations/RESULTS.md, experiments/moviegen/RESULTS.md
+# and experiments/autoencoder/RESULTS.md: transformers on bounce with the settings and the compute of the demo, at three
 # learning rates and with three seeds, and small autoencoders on bounce and on real clips. Call it again to go on where it
 # stopped. Many hours on two CPU cores; a table of two transformers takes about one.
 #   launch/ablations.sh                    all tables

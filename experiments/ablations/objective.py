@@ -6,7 +6,7 @@ things at once. Here are all combinations of path, times and what is predicted.
     vidflow ablate --config=experiments/ablations/objective.py --workdir=runs/ablations/objective
 
 Losses of validation are comparable: `tasks/validation.py`. Noise says nothing where all is noise, so sampling starts a
-little later in every arm. Results: experiments/ablations/RESULTS.md. Arguments: those of
+little later in every arm. Results: experiments/moviegen/RESULTS.md. Arguments: those of
 experiments/bounce/text_to_video.py, such as `smoke`.
 """
 
