@@ -54,6 +54,21 @@ def test_a_solver_has_its_order(name, dimensions):
     assert abs(observed - order) < 0.2, (errors, observed)
 
 
+def test_memory_brings_few_steps_from_noise_to_data_nearer():
+    """The last step covers nearly all of the logarithm of the signal-to-noise ratio."""
+    path, world = paths.linear(1e-5), mixture(2)
+    x0 = jax.random.normal(jax.random.key(1), (64, 2))
+
+    def velocity(x, t):
+        return world.velocity(path, x, t)
+
+    truth = solved(solvers.heun(), velocity, x0, between(4000, 0.0, 1.0))
+    ends = [solved(make(path), velocity, x0, between(25, 0.0, 1.0)) for make in (multistep.dpm_solver, multistep.unipc)]
+    second, third = (float(jnp.abs(end - truth).mean()) for end in ends)
+    first = float(jnp.abs(solved(solvers.euler(), velocity, x0, between(25, 0.0, 1.0)) - truth).mean())
+    assert first > 10 * second > 15 * third
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_every_target_gives_the_same_trajectory(path):
     path, world = PATHS[path], mixture(2)

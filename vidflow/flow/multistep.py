@@ -21,6 +21,10 @@ from vidflow.flow import paths, targets
 from vidflow.flow.paths import Path
 from vidflow.flow.solvers import Solver, Times, Velocity
 
+# Growth of log(alpha / sigma) in a step, above which D is not extrapolated. In the last step of most schedules it grows
+# by 8 or without end, in the one before by 0.7: the slope of D there says nothing of so far ahead.
+LEAP = 4.0
+
 
 class Point(NamedTuple):
     """A time on the path: alpha, sigma, and log(alpha / sigma), infinite at an end that lacks one of them."""
@@ -82,7 +86,7 @@ def _predictor(points: list[Point], i: int, second: bool) -> tuple[float, float,
     now, then = points[i], points[i + 1]
     drift = then.sigma / now.sigma
     gain = then.alpha - drift * now.alpha  # alpha' (1 - exp(-h)), finite at both ends
-    if not second or i == 0 or not _finite(points[i - 1 : i + 2]):
+    if not second or i == 0 or not _finite(points[i - 1 : i + 1]) or then.log_snr - now.log_snr > LEAP:
         return drift, gain, 0.0
     ratio = (now.log_snr - points[i - 1].log_snr) / (then.log_snr - now.log_snr)
     return drift, gain * (1.0 + 0.5 / ratio), -gain * 0.5 / ratio
