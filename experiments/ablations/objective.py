@@ -35,4 +35,4 @@ def ablation() -> Ablation:
         target = "rotation" if (path, target) == ("diffusion", "velocity") else target
         values = {"flow.path": PATHS[path], "flow.times": times, "flow.target": target}
         arms.append(Arm(f"{path}, {times}, {target}", values, together="a cell of a full factorial design"))
-    return Ablation(tuple(arms), matched="steps", rates=(2.5e-3, 5e-3, 1e-2))
+    return Ablation(tuple(arms), matched="steps", rates=(5e-3, 1e-2, 2e-2))
