@@ -1,7 +1,7 @@
 """A trained autoencoder as an artefact: a folder that moves with the runs that use it.
 
-autoencoder.json       its settings, latent statistics, and the digest of the weights
-weights.safetensors
+    autoencoder.json       its settings, latent statistics, and the digest of the weights
+    weights.safetensors
 """
 
 import json
