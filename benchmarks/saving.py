@@ -66,7 +66,7 @@ def measure(config: Any, every: int, turns: int) -> dict[str, list[float]]:
         state = program.initialise(jax.random.key(0))
         batch = jax.tree.map(_random, program.batch)
         with jax.set_mesh(mesh):
-            state = jax.block_until_ready(program.step(state, batch)[0])  # compiles
+            state = jax.block_until_ready(program.step(state, batch, program.given(0))[0])  # compiles
             checkpoints = Checkpoints(Path(folder), keep=2)
             checkpoints.save(state, 0)
             checkpoints.wait()
@@ -76,7 +76,7 @@ def measure(config: Any, every: int, turns: int) -> dict[str, list[float]]:
                     checkpoints.save(state, turn + 1)
                     times["blocked"].append(time.perf_counter() - start)
                 for _ in range(every):
-                    state, _ = program.step(state, batch)
+                    state, _ = program.step(state, batch, program.given(0))
                 jax.block_until_ready(state)
                 checkpoints.wait()
                 times["with" if saving else "without"].append(time.perf_counter() - start)

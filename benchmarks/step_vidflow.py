@@ -33,7 +33,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         program = make_program(make_config(case), make_learner(model, case), mesh)
         start = time.perf_counter()
         with jax.set_mesh(mesh):
-            compiled = program.step.lower(program.state, program.batch).compile()
+            compiled = program.step.lower(program.state, program.batch, program.given(0)).compile()
         compile_seconds = time.perf_counter() - start
         state = program.initialise(jax.random.key(0))
     batch = jax.device_put(make_batch(case, size.width, dtype), jax.tree.map(lambda leaf: leaf.sharding, program.batch))
@@ -42,7 +42,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     def run(calls: int) -> None:
         nonlocal state, metrics
         for _ in range(calls):
-            state, metrics = compiled(state, batch)
+            state, metrics = compiled(state, batch, program.given(0))
         jax.block_until_ready((state, metrics))
 
     result = timing.repeat(run, case["seconds"])

@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
             return local_points.collect(points, progress, rows_of)
 
-        rows = train([run.point for run in runs if run.seed == 0])
+        # A rate after the other, so that runs which begin together are of different arms: those of one arm share their
+        # compiled programs, but only with runs that come later.
+        rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0])
         best = {arm.name: ablating.best_rate([row for row in rows if row["arm"] == arm.name]) for arm in arms}
         rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]])
     table = ablations.as_markdown(rows, ablation)

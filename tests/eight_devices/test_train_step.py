@@ -35,7 +35,7 @@ def losses(mesh_shape, microbatches=1, table=rules.DEFAULT, **model):
                 "index": np.arange(8) + 8 * number,
             }
             with jax.set_mesh(mesh):
-                state, metrics = program.step(state, jax.device_put(batch, batch_sharding(mesh)))
+                state, metrics = program.step(state, jax.device_put(batch, batch_sharding(mesh)), program.given(number))
             result.append(float(metrics["loss"]))
     # Elsewhere than it was, the state would make the second step compile again.
     jax.tree.map(lambda leaf, before: _assert_same_place(leaf, before), state, program.state)

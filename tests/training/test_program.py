@@ -41,3 +41,13 @@ def test_a_batch_has_rows_of_what_the_learner_says():
 def test_a_part_that_the_state_does_not_have_is_an_error():
     with pytest.raises(UsageError, match="config.host_memory names 'momentum'.*ema, mu or nu"):
         program(host_memory="momentum")
+
+
+def test_seeds_rates_and_lengths_of_runs_share_one_program():
+    def text(program):
+        return program.step.lower(program.state, program.batch, program.given(0)).as_text()
+
+    one, other = program(), program(**{"seed": 1, "steps": 30, "optimizer.learning_rate": 1e-4})
+    assert text(one) == text(other) != text(program(ema_decay=0.5))
+    assert [int(each.given(0).seed) for each in (one, other)] == [0, 1]
+    assert max(float(other.given(s).rate) for s in range(30)) == pytest.approx(1e-4)

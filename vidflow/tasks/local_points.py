@@ -74,13 +74,14 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
     """Trains each point that is not finished, and evaluates it if there are flags for it.
 
     `jobs` at a time, each on its share of the cores: compilers' threads that wait for one another's cores take several
-    times as long. `done` hears of each point and its exit code as it ends. A point that still runs, of a sweep that was
-    killed, is waited for.
+    times as long. On a GPU each has its share of memory, of which JAX would give the first one most. `done` hears of
+    each point and its exit code as it ends. A point that still runs, of a sweep that was killed, is waited for.
 
     Raises:
       Preempted: SIGTERM; the points have saved what they had.
     """
     stopping, children, shares = Event(), set(), _shares(jobs)
+    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"} | os.environ
     workdir, evaluation = progress.workdir, progress.evaluation
 
     def one(point: Point) -> int:
@@ -93,7 +94,7 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
         code, cores = 0, shares.get()
         with (workdir / f"{point.folder}.log").open("a") as log:
             for command in commands:
-                code = code or _call(command, log, cores, stopping, children)
+                code = code or _call(command, log, cores, environment, stopping, children)
         shares.put(cores)
         return code
 
@@ -126,11 +127,18 @@ def _shares(jobs: int) -> SimpleQueue[tuple[int, ...]]:
 
 
 def _call(
-    command: list[str], log: IO[str], cores: tuple[int, ...], stopping: Event, children: set[subprocess.Popen]
+    command: list[str],
+    log: IO[str],
+    cores: tuple[int, ...],
+    environment: Mapping[str, str],
+    stopping: Event,
+    children: set[subprocess.Popen],
 ) -> int:
     if stopping.is_set():
         return STOPPED
-    child = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+    )
     if cores:
         with suppress(ProcessLookupError):
             os.sched_setaffinity(child.pid, cores)  # before it has started a thread

@@ -99,7 +99,7 @@ def _train(config: ConfigDict, mesh: Mesh) -> Job:
     program = make_program(config, learner, mesh)
     return Job(
         program.step,
-        (program.state, program.batch),
+        (program.state, program.batch, program.given(0)),
         parameters=_count(program.state.params),
         tokens=_tokens(config, config.batch_size),
         flops={part: value * config.batch_size for part, value in learner.flops.items()},

@@ -20,7 +20,6 @@ from vidflow.training import state as states
 from vidflow.training.preemption import Notice
 from vidflow.training.program import Learner, Program, make_program
 from vidflow.training.saving import Saving
-from vidflow.training.step import Metrics
 from vidflow.training.telemetry import Telemetry
 from vidflow.training.warm_start import start_from
 
@@ -58,7 +57,7 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
                 )
             if int(state.step) < config.steps:
                 with jax.set_mesh(mesh), Notice() as notice:
-                    state = _run_steps(config, workdir, task, mesh, program.step, state, saving, notice)
+                    state = _run_steps(config, workdir, task, mesh, program, state, saving, notice)
     averaged = hosts.gather(state.ema)
     hosts.on_first(task.finish, averaged)
     hosts.on_first(run_folder.mark_finished, workdir, config.steps)
@@ -74,7 +73,7 @@ def _run_steps(
     workdir: Path,
     task: Task,
     mesh: Mesh,
-    step: Callable[[states.State, dict[str, Any]], tuple[states.State, Metrics]],
+    program: Program,
     state: states.State,
     saving: Saving,
     notice: Notice,
@@ -107,7 +106,7 @@ def _run_steps(
     )
     for s in range(start, config.steps):
         batch = next(batches)
-        state, metrics = step(state, batch)
+        state, metrics = program.step(state, batch, program.given(s))
         telemetry.step(s, metrics)
         if s == start:
             telemetry.flush()  # the first step compiles: keep it out of the throughput of the next ones

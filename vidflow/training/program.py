@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -39,15 +41,24 @@ class Learner(NamedTuple):
         return sum(self.flops.values())
 
 
+class Given(NamedTuple):
+    """What runs of one program differ in, so that seeds and learning rates of a sweep share its compilation."""
+
+    seed: np.ndarray | jax.Array
+    rate: np.ndarray | jax.Array
+
+
 class Program(NamedTuple):
     """Attributes:
     initialise: key -> a fresh state, every leaf created where it lives.
-    step: (state, batch) -> (state, metrics), jitted, the state donated.
-    state, batch: shapes, dtypes and shardings of its arguments.
+    step: (state, batch, given) -> (state, metrics), jitted, the state donated.
+    given: the number of a step -> what it is given.
+    state, batch: shapes, dtypes and shardings of the step's other arguments.
     """
 
     initialise: Callable[[jax.Array], states.State]
     step: Any
+    given: Callable[[int], Given]
     state: states.State
     batch: dict[str, Any]
 
@@ -64,16 +75,24 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
     names = rules.axis_names(boxed)
     optimizer = make_optimizer(config.optimizer, names)
     stability = config.stability
-    step = make_step(
-        learner.objective,
-        optimizer,
-        learning_rate(config.optimizer, config.steps),
-        seed=config.seed,
-        ema_decay=config.ema_decay,
-        limits=Limits(stability.loss_spike, stability.norm_spike, stability.window),
-        microbatches=config.microbatches,
-        view=matrices_as(config.gradient_dtype, names),
-    )
+    limits = Limits(stability.loss_spike, stability.norm_spike, stability.window)
+    view = matrices_as(config.gradient_dtype, names)
+    seed = np.int64(config.seed).astype(np.int32)  # as jax.random.key takes a Python integer
+    rates = np.asarray(jax.vmap(learning_rate(config.optimizer, config.steps))(jnp.arange(config.steps)))
+
+    def step(state: states.State, batch: dict[str, Any], given: Given) -> Any:
+        taken = make_step(
+            learner.objective,
+            optimizer,
+            lambda _: given.rate,
+            seed=given.seed,
+            ema_decay=config.ema_decay,
+            limits=limits,
+            microbatches=config.microbatches,
+            view=view,
+        )
+        return taken(state, batch)
+
     on_host = config.get("host_memory", ())
     state = states.abstract(learner.init, optimizer, mesh, on_host)
     if on_host:
@@ -90,7 +109,7 @@ def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:
         compiler_options=compiling.options(mesh.devices.flat[0]),
     )
     initialise = partial(states.initialise, learner.init, optimizer, mesh=mesh, on_host=on_host)
-    return Program(initialise, jitted, state, batch)
+    return Program(initialise, jitted, lambda number: Given(seed, rates[number]), state, batch)
 
 
 def _through_device_memory(step: Callable[..., Any], places: states.State) -> Callable[..., Any]:
@@ -102,8 +121,8 @@ def _through_device_memory(step: Callable[..., Any], places: states.State) -> Ca
 
         return jax.tree.map(one, state, places)
 
-    def moved(state: states.State, batch: dict[str, Any]) -> Any:
-        state, metrics = step(move(state, "device"), batch)
+    def moved(state: states.State, *rest: Any) -> Any:
+        state, metrics = step(move(state, "device"), *rest)
         return move(state, "pinned_host"), metrics
 
     return moved

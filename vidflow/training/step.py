@@ -21,7 +21,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     rate: optax.Schedule,
     *,
-    seed: int,
+    seed: int | jax.Array,
     ema_decay: float,
     limits: health.Limits = health.CALM,
     microbatches: int = 1,
@@ -92,7 +92,7 @@ def data_digest(batch: dict[str, jax.Array]) -> jax.Array:
     return digests.mixed(index + digests.mixed(row + 1)).sum(dtype=jnp.uint32)
 
 
-def row_keys(seed: int, step: jax.Array | int, rows: jax.Array) -> RowKeys:
+def row_keys(seed: int | jax.Array, step: jax.Array | int, rows: jax.Array) -> RowKeys:
     """`fold_in(fold_in(key(seed), step), row)` for each row."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
