@@ -17,7 +17,7 @@ class Size(NamedTuple):
 # The ladder is for scaling laws on small machines: heads of 16, depth that grows with width.
 LADDER = {
     f"ladder-{width}": Size(layers, width, width // 16, 3 * width)
-    for layers, width in ((2, 32), (3, 48), (4, 64), (5, 96), (6, 128), (8, 192), (10, 256), (12, 384))
+    for layers, width in ((2, 32), (3, 48), (4, 64), (5, 96), (6, 128), (8, 192), (10, 256), (12, 384), (14, 512))
 }
 
 # dit-s to dit-xl are DiT's (Peebles and Xie 2023, table 1), whose feed-forward has two matrices.
