@@ -13,7 +13,7 @@ kinds=("$@")
 if [ $# = 0 ]; then kinds=(short long); fi
 for kind in "${kinds[@]}"; do
   shared=("--config=$experiment:captions=$kind" "--config.autoencoder.run=$out/autoencoder")
-  shared+=("--config.text.cache=$out/text")
+  shared+=("--config.text.cache=$out/text_$kind")  # the budgets of tokens differ
   vidflow encode "${shared[@]}" "--out=$out/latents_$kind"
   vidflow ablate "${shared[@]}" "--workdir=$out/$kind" --jobs=2 \
     --config.data.source=cache "--config.data.path=$out/latents_$kind"

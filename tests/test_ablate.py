@@ -10,7 +10,7 @@ from scipy import stats
 
 from vidflow import ablate
 from vidflow.errors import UsageError
-from vidflow.metrics import paired
+from vidflow.metrics import intervals, paired
 from vidflow.reporting import ablations
 from vidflow.tasks import ablating
 from vidflow.tasks.ablating import Ablation, Arm
@@ -72,6 +72,22 @@ def test_the_table_takes_the_best_rate_of_the_first_seed_and_pairs_seeds():
     (line,) = differences.splitlines()[2:]
     assert line.startswith(f"| later | -0.15 [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g} | +50.0% [")
     assert "Net wins" in meant
+
+
+def test_contrasts_are_means_over_pairs_of_arms_seed_by_seed():
+    losses = {"a": (1.0, 2.0), "b": (1.5, 2.7), "c": (4.0, 6.0), "d": (4.3, 6.1)}
+    rows = [row(arm, seed, 1e-3, loss) for arm, both in losses.items() for seed, loss in enumerate(both)]
+    arms = tuple(map(Arm, losses))
+    contrasts = {"b for a, d for c": (("b", "a"), ("d", "c"))}
+    ablation = Ablation(arms, "steps", (1e-3,), measures=("loss",), seeds=2, contrasts=contrasts)
+    head, line = ablations.as_markdown(rows, ablation).rstrip().split("\n\n")[-2].splitlines()[::2]
+    found = paired.difference([(0.5 + 0.3) / 2, (0.7 + 0.1) / 2], [0.0, 0.0])
+    assert head == "| change | loss |" and found.mean == pytest.approx(0.4)
+    assert line.startswith("| b for a, d for c | +0.4 [")
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert intervals.mean([1.0, 1.0, 1.0]) == (1.0, 1.0, 1.0, 3)
 
 
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):

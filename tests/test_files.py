@@ -54,3 +54,19 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
             pass
     with pytest.raises(UsageError, match=r"Cannot write .*absent/x \(No such file"):
         files.write_whole(tmp_path / "absent" / "x", "text")
+
+
+def test_processes_that_write_one_file_at_once_do_not_disturb_each_other(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from vidflow import files\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for _ in range(300): files.write_whole(Path(sys.argv[1]), 'text')\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "shared")]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait() for process in both] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]

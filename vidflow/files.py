@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
       UsageError: the storage refuses.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
@@ -31,6 +31,11 @@ def write_whole(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UsageError(f"Cannot write {path} ({error.strerror}): make room, or choose another folder.") from None
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where to write what is to become `path`: a name of this process alone, of all hosts that share the folder."""
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
 
 
 def is_file(path: Path | str) -> bool:

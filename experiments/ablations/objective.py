@@ -19,6 +19,7 @@ from vidflow import config as configs
 from vidflow.tasks.ablating import Ablation, Arm
 
 PATHS = {"linear": "linear", "diffusion": "variance_preserving:zero_terminal_snr=true"}
+FACTORS = (tuple(PATHS), ("logit_normal", "uniform"), ("velocity", "noise"))
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -29,10 +30,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def ablation() -> Ablation:
+    arms = {cell: _arm(*cell) for cell in product(*FACTORS)}
+    effects = {}
+    for place, (one, other) in enumerate(FACTORS):
+        with_other = {cell: (*cell[:place], other, *cell[place + 1 :]) for cell in arms if cell[place] == one}
+        effects[f"{one} for {other}"] = [(arms[a].name, arms[b].name) for a, b in with_other.items()]
+    return Ablation(tuple(arms.values()), matched="steps", rates=(5e-3, 1e-2, 2e-2), contrasts=effects)
+
+
+def _arm(path: str, times: str, target: str) -> Arm:
     # On a path of constant variance the velocity is infinite at its end; the rotation, v-prediction, is bounded.
-    arms = []
-    for path, times, target in product(PATHS, ("logit_normal", "uniform"), ("velocity", "noise")):
-        target = "rotation" if (path, target) == ("diffusion", "velocity") else target
-        values = {"flow.path": PATHS[path], "flow.times": times, "flow.target": target}
-        arms.append(Arm(f"{path}, {times}, {target}", values, together="a cell of a full factorial design"))
-    return Ablation(tuple(arms), matched="steps", rates=(5e-3, 1e-2, 2e-2))
+    target = "rotation" if (path, target) == ("diffusion", "velocity") else target
+    values = {"flow.path": PATHS[path], "flow.times": times, "flow.target": target}
+    return Arm(f"{path}, {times}, {target}", values, together="a cell of a full factorial design")

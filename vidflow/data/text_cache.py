@@ -84,7 +84,7 @@ class TextCache:
     def _write(self, texts: list[str], embeddings: np.ndarray, mask: np.ndarray) -> None:
         name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
         arrays, card = (self._folder / f"part-{name}.{kind}" for kind in ("safetensors", "json"))
-        temporary = arrays.with_name(f"{arrays.name}.{os.getpid()}.tmp")
+        temporary = files.temporary_beside(arrays)
         ends = mask.sum(axis=1).cumsum().tolist()
         try:
             save_file({"embeddings": embeddings[mask].astype(ml_dtypes.bfloat16)}, temporary)

@@ -31,6 +31,8 @@ def proportion(values: Sequence[float] | np.ndarray, independent: int | None = N
 
 
 def mean(values: Sequence[float] | np.ndarray) -> Interval:
-    """Mean of at least two real values, with Student's interval."""
+    """Mean of at least two real values, with Student's interval; of no width where all are equal."""
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]), float(values[0]), len(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     return Interval(float(np.mean(values)), float(low), float(high), len(values))

@@ -22,10 +22,10 @@ class Difference(NamedTuple):
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """Of values of the same seeds, in the same order; at least two."""
     each = np.asarray(ours, float) - np.asarray(theirs, float)
-    if np.ptp(each) == 0:  # Student's statistic is not defined
-        return Difference(each[0], each[0], each[0], float(each[0] == 0))
     mean, low, high, _ = intervals.mean(each)
-    return Difference(mean, low, high, float(stats.ttest_1samp(each, 0).pvalue))
+    # Student's statistic is not defined where all are equal.
+    p = float(stats.ttest_1samp(each, 0).pvalue) if np.ptp(each) else float(mean == 0)
+    return Difference(mean, low, high, p)
 
 
 def net_win_rate(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:

@@ -1,6 +1,6 @@
 """The tables and the learning curves of an ablation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ WINS = (
     "Net wins: of samples of the same prompt, how many show more of the named attributes than the first arm's, less "
     "how many show fewer."
 )
+CONTRASTS = "What one change does in the mean of all pairs of arms that differ in it alone, seed by seed."
 
 
 def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
-    """Two tables of the results of `vidflow ablate`, a line an arm: means, and differences from the first arm."""
+    """Tables of the results of `vidflow ablate`: of each arm its means and its differences from the first arm, and the
+    contrasts that the ablation names."""
     arms = {arm: [row for row in rows if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in rows)}
     kept = {arm: chosen(some) for arm, some in arms.items()}
     first = next(iter(kept.values()))
@@ -34,25 +36,27 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
         "matched": ablation.matched,
         "rates": ", ".join(f"{rate:g}" for rate in ablation.rates),
         "loss_of": first[0]["loss_of"],
-        "commits": ", ".join(sorted({str(row["commit"])[:7] for row in rows})),
+        "commits": ", ".join(sorted({_short(row["commit"]) for row in rows})),
     }
-    together = [f"{arm} changes several values: {some[0]['together']}." for arm, some in kept.items()]
-    together = [text for text, some in zip(together, kept.values(), strict=True) if some[0]["together"]]
     means = [_means(arm, some, ablation) for arm, some in kept.items()]
-    differences = [_differences(arm, some, first, ablation) for arm, some in kept.items() if some is not first]
+    differences = [_differences(arm, [(some, first)], ablation) for arm, some in kept.items() if some is not first]
+    contrasts = [
+        _differences(name, [(kept[one], kept[other]) for one, other in pairs], ablation)
+        for name, pairs in ablation.contrasts.items()
+    ]
     wins = "right" in first[0]
-    return "\n".join(
-        [
-            *_table(["arm", "changed", "seeds", "rate", "parameters", "FLOPs", *ablation.measures], means),
-            "",
-            " ".join([MEANS.format(**said), *together]),
-            "",
-            *_table(["arm", *ablation.measures, *(["net wins"] if wins else [])], differences),
-            "",
-            " ".join([DIFFERENCES, *([WINS] if wins else [])]),
-            "",
-        ]
-    )
+    columns = [*ablation.measures, *(["net wins"] if wins else [])]
+    lines = [
+        *_table(["arm", "changed", "seeds", "rate", "parameters", "FLOPs", *ablation.measures], means),
+        "",
+        " ".join([MEANS.format(**said), *_together(kept)]),
+        "",
+        *_table(["arm", *columns], differences),
+        "",
+        " ".join([DIFFERENCES, *([WINS] if wins else [])]),
+        "",
+    ]
+    return "\n".join(lines + ([*_table(["change", *columns], contrasts), "", CONTRASTS, ""] if contrasts else []))
 
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
@@ -63,13 +67,27 @@ def chosen(rows: Sequence[Row]) -> list[Row]:
 
 def curves(rows: Sequence[Row]) -> Figure:
     """The training loss of every arm at its rate, the mean over seeds."""
-    figure = Figure((6, 4), layout="constrained")
+    figure = Figure((7, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss of training", yscale="log")
     for index, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
         seeds = [row["curve"] for row in chosen([row for row in rows if row["arm"] == arm])]
         axes.plot(*np.mean(seeds, axis=0).T, color=f"C{index}", label=arm, linewidth=1.2)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
+
+
+def _short(commit: object) -> str:
+    number, _, dirty = str(commit).partition("-")
+    return f"{number[:7]}-{dirty}" if dirty else number[:7]
+
+
+def _together(kept: Mapping[str, list[Row]]) -> list[str]:
+    """Why arms change several values, a sentence a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for arm, some in kept.items():
+        by_reason.setdefault(some[0]["together"], []).append(arm)
+    texts = {reason: arms[0] if len(arms) == 1 else f"{len(arms)} arms" for reason, arms in by_reason.items() if reason}
+    return [f"Several values are changed by {which}: {reason}." for reason, which in texts.items()]
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
@@ -87,14 +105,17 @@ def _means(arm: str, some: list[Row], ablation: Ablation) -> list[str]:
     return cells
 
 
-def _differences(arm: str, some: list[Row], first: list[Row], ablation: Ablation) -> list[str]:
-    """Over the seeds that both have."""
-    pairs = [(a, b) for a in some for b in first if a["seed"] == b["seed"]]
-    cells = [arm]
+def _differences(name: str, arms: Sequence[tuple[list[Row], list[Row]]], ablation: Ablation) -> list[str]:
+    """Of pairs of arms, in their mean, over the seeds that all of them have."""
+    seeds = sorted(set.intersection(*({row["seed"] for row in arm} for pair in arms for arm in pair)))
+    pairs = [[tuple(row for arm in pair for row in arm if row["seed"] == seed) for pair in arms] for seed in seeds]
+    cells = [name]
     for measure in ablation.measures:
-        found = paired.difference(*zip(*((a[measure], b[measure]) for a, b in pairs), strict=True))
+        one, other = ([np.mean([pair[side][measure] for pair in some]) for some in pairs] for side in (0, 1))
+        found = paired.difference(one, other)
         cells.append(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g}")
-    if "right" in first[0]:
-        mean, low, high, _ = intervals.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in pairs])
+    if "right" in arms[0][0][0]:
+        wins = [np.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in some]) for some in pairs]
+        mean, low, high, _ = intervals.mean(wins)
         cells.append(f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]")
     return cells

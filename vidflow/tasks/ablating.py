@@ -12,6 +12,7 @@ The learning rate is tuned for each arm with the first seed; the other seeds tra
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ class Ablation(NamedTuple):
       measures: columns of the table: `loss`, or a name in evaluation.json.
       evaluation: flags of vidflow evaluate.
       seeds: how many.
+      contrasts: by name, pairs of arms whose differences are averaged: the effect of one factor of several.
     """
 
     arms: tuple[Arm, ...]
@@ -57,6 +59,7 @@ class Ablation(NamedTuple):
     measures: tuple[str, ...] = ("loss", "bounce/colour", "bounce/shape", "bounce/direction")
     evaluation: tuple[str, ...] = ("--only=loss,samples",)
     seeds: int = 3
+    contrasts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
 
 
 class Planned(NamedTuple):
