@@ -13,7 +13,7 @@ from vidflow.tasks.results import RATE
 Row = dict[str, Any]
 MEANS = (
     "Arms have equal {matched}. Means over seeds with Student's 95% interval. The rate is the best of {rates} with the "
-    "first seed; * is an end of them. Loss is that of {loss_of}. Commit: {commits}."
+    "first seed; * is an end of them. Loss is that of {loss_of}. Commit: {commits}. Device: {devices}."
 )
 DIFFERENCES = (
     "Differences from the first arm with the same seed, and the probability of one as large if there is none "
@@ -37,6 +37,7 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
         "rates": ", ".join(f"{rate:g}" for rate in ablation.rates),
         "loss_of": first[0]["loss_of"],
         "commits": ", ".join(sorted({_short(row["commit"]) for row in rows})),
+        "devices": ", ".join(sorted({str(row.get("device", "unknown")) for row in rows})),
     }
     means = [_means(arm, some, ablation) for arm, some in kept.items()]
     differences = [_differences(arm, [(some, first)], ablation) for arm, some in kept.items() if some is not first]

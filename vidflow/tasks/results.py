@@ -2,7 +2,7 @@
 
 A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted, one of
 `scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit`,
-`config` (the values that differ between rows) and any metric by its name.
+`device`, `config` (the values that differ between rows) and any metric by its name.
 """
 
 import json

@@ -100,6 +100,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     job = planning.job(config, "train", planning.make_mesh())
     leaves = configs.flatten(config)
     others = _conventions(config, job)
+    provenance = json.loads((folder / "provenance.json").read_text())
     training = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     common: Row = {
         "name": point.name,
@@ -108,7 +109,8 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         "convention": conventions.COUNTED,
         "evaluation": list(evaluation),
         "seed": config.seed,
-        "commit": json.loads((folder / "provenance.json").read_text())["commit"],
+        "commit": provenance["commit"],
+        "device": provenance["device"],
         "config": {key: leaves[key] for key, _ in point.values},
     }
     result = []
