@@ -60,6 +60,7 @@ def test_weights_of_another_layout_name_the_first_tensor(name, tmp_path):
     ("change", "message"),
     [
         ({"_class_name": "AutoencoderKLCogVideoX"}, "describes a model AutoencoderKLCogVideoX: vidflow reads Auto"),
+        ({"_class_name": None}, "is no model that diffusers saved: .* with --run"),
         ({"is_residual": True}, "sets is_residual, as Wan 2.2"),
         ({"z_dim": None}, "has no 'z_dim'"),
     ],

@@ -137,6 +137,8 @@ def read(path: Any, like: Any) -> dict[str, np.ndarray]:
 def _described(path: Any) -> tuple[dict[str, Any], "Format"]:
     config = files.read_json(f"{path}/config.json")
     kind = config.get("_class_name")
+    if kind is None:
+        raise UsageError(f"{path} is no model that diffusers saved: name one, or a run of vidflow train with --run.")
     if kind not in FORMATS:
         raise UsageError(f"{path}/config.json describes a model {kind}: vidflow reads {', '.join(FORMATS)}.")
     return config, FORMATS[kind]
