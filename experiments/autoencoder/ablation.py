@@ -37,11 +37,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.update({"threads": 2, "max_bad": 0.5, "max_interval": 1, "image_every": 0})
 
     config.model = ConfigDict({"widths": WIDTHS[arg.kind], "blocks": 1, "channels": 8, "patch": 2, "groups": 0})
-    config.model.update({"attention": False, "dtype": "float32"})
+    config.model.dtype = "float32"
     if arg.kind == "causal":
-        config.model.update({"family": "causal", "strides": (2,), "norm": "rms", "edge": True, "jointly": False})
+        config.model.update({"family": "causal", "strides": (2,), "up_strides": (2,), "attention": ""})
+        config.model.update({"norm": "rms", "edge": True, "jointly": False})
     else:
-        config.model.update({"family": "tae", "kind": arg.kind, "strides": ((2, 2),), "narrow": True})
+        config.model.update({"family": "tae", "kind": arg.kind, "strides": ((2, 2),), "attention": False})
+        config.model.narrow = True
         config.model.update({"pointwise": False, "hinted": False})
 
     # Squared errors: with absolute ones alone the flat background wins, and some seeds stay there for most of a run.

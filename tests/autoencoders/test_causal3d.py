@@ -1,6 +1,7 @@
 """Causal autoencoders: no frame knows a later one, chunks give what the whole gives, any length goes in and out."""
 
 import functools
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -8,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vidflow import config as configs
 from vidflow.autoencoders.causal3d import HUNYUAN_VIDEO, WAN, CausalAutoencoder
 from vidflow.autoencoders.latents import Posterior
+from vidflow.tasks import frozen_autoencoder
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"widths": (6, 6, 8), "strides": (1, 2), "up_strides": (1, 2), "blocks": 1, "channels": 3, "groups": 2}
 LAYOUTS = {
     "wan": WAN._replace(**SMALL),
@@ -143,3 +147,9 @@ def test_a_fresh_model_is_one_of_images(name):
     image = clip(1)
     frames = jax.jit(module.apply)(params, jnp.repeat(image, 5, axis=1))
     np.testing.assert_allclose(frames, jnp.repeat(jax.jit(module.apply)(params, image), 5, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("wan", WAN), ("hunyuan_video", HUNYUAN_VIDEO)])
+def test_the_experiment_trains_the_published_layouts(name, layout):
+    config = configs.load(f"{ROOT}/experiments/moviegen/autoencoder.py:like={name}")
+    assert frozen_autoencoder.make_model(config.model).layout == layout

@@ -156,3 +156,23 @@ def test_a_run_starts_from_an_image_autoencoder(tmp_path):
     np.testing.assert_allclose(posterior, image.encode(rounded).mean, atol=1e-4)
     with pytest.raises(UsageError, match="of another layout|no tensor"):
         train.main([*flags, "--config.model.widths=8,8,8,8", f"--workdir={tmp_path / 'other'}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wan", "hunyuan_video"])
+def test_a_run_starts_from_a_causal_autoencoder(name, tmp_path):
+    """At a learning rate of nothing its average is the published model."""
+    folder, video = published.write(name, tmp_path / "published"), published.video(5)
+    model = autoencoders.load(folder)
+    flags = [f"--config={ROOT}/experiments/moviegen/autoencoder.py:like={name},smoke", f"--config.init_from={folder}"]
+    for field in ("widths", "blocks", "channels", "groups", "attention"):
+        value = getattr(model.module.layout, field)
+        flags.append(f"--config.model.{field}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+    flags += ["--config.optimizer.learning_rate=0", "--config.steps=1", "--config.data.frames=5"]
+    train.main([*flags, f"--workdir={tmp_path / 'run'}"])
+    trained = frozen_autoencoder.load(tmp_path / "run" / "autoencoder")
+    latents = trained.encode(np.rint((video + 1) * 127.5).astype(np.uint8))
+    rounded = np.rint((video + 1) * 127.5).astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(
+        trained.statistics.denormalise(jnp.asarray(latents)), model.encode(rounded).mean, atol=1e-5
+    )

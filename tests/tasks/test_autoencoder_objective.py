@@ -133,6 +133,7 @@ def test_a_share_of_the_clips_shows_its_first_frame():
         ("tile_share=1.0", "config.tiles.size is empty"),
         ("losses.perceptual=1", "needs config.lpips=FILE"),
         ("model.family=vq", "'vq': use tae"),
+        ("model.family=causal", "has no up_strides, norm, edge, jointly: .*like=wan"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(override, message):

@@ -37,7 +37,7 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
     """The module that `config.model` of an autoencoder experiment describes.
 
     Raises:
-      UsageError: an unknown family.
+      UsageError: an unknown family, or the fields of another one.
     """
     if model.family == "causal":
         return CausalAutoencoder(_layout(model), jnp.dtype(model.dtype))
@@ -60,11 +60,13 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
 
 
 def _layout(model: ConfigDict) -> Layout:
-    strides = tuple(model.strides)
-    fields = {"widths": tuple(model.widths), "strides": strides, "up_strides": strides, "blocks": model.blocks}
-    fields |= {"channels": model.channels, "patch": model.patch, "norm": model.norm}
-    fields |= {"groups": model.groups, "edge": model.edge}
-    return Layout(**fields, jointly=model.jointly, attention="frame" if model.attention else "")
+    if missing := [name for name in Layout._fields if name not in model]:
+        raise UsageError(
+            f"config.model.family=causal has no {', '.join(missing)}: the family is not changed by itself; "
+            "experiments/moviegen/autoencoder.py:like=wan has a whole one."
+        )
+    fields = {name: model[name] for name in Layout._fields}
+    return Layout(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def make_tiles(config: ConfigDict) -> Tiles | None:
