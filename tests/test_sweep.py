@@ -222,3 +222,11 @@ def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert exit_.value.code == 1
     said = capsys.readouterr()
     assert "data.path=/nowhere (exit 2): see " in said.err and "1 rows" in said.out
+
+
+def test_runs_at_a_time_share_the_memory_of_a_gpu(monkeypatch):
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    monkeypatch.delenv(name, raising=False)
+    assert local_points.environment(6)[name] == "0.150"
+    monkeypatch.setenv(name, "0.4")
+    assert local_points.environment(6)[name] == "0.4"

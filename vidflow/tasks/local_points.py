@@ -81,7 +81,7 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
       Preempted: SIGTERM; the points have saved what they had.
     """
     stopping, children, shares = Event(), set(), _shares(jobs)
-    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"} | os.environ
+    inherited = environment(jobs)
     workdir, evaluation = progress.workdir, progress.evaluation
 
     def one(point: Point) -> int:
@@ -94,7 +94,7 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
         code, cores = 0, shares.get()
         with (workdir / f"{point.folder}.log").open("a") as log:
             for command in commands:
-                code = code or _call(command, log, cores, environment, stopping, children)
+                code = code or _call(command, log, cores, inherited, stopping, children)
         shares.put(cores)
         return code
 
@@ -117,6 +117,11 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
             signal.signal(signal.SIGTERM, before)
 
 
+def environment(jobs: int) -> dict[str, str]:
+    """Of each of so many processes: ours, with a share of a GPU's memory where none is set."""
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}", **os.environ}
+
+
 def _shares(jobs: int) -> SimpleQueue[tuple[int, ...]]:
     """The cores of each of so many jobs; all, where there are too few to share or no way to say so."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -130,14 +135,14 @@ def _call(
     command: list[str],
     log: IO[str],
     cores: tuple[int, ...],
-    environment: Mapping[str, str],
+    inherited: Mapping[str, str],
     stopping: Event,
     children: set[subprocess.Popen],
 ) -> int:
     if stopping.is_set():
         return STOPPED
     child = subprocess.Popen(
-        [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+        [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=inherited
     )
     if cores:
         with suppress(ProcessLookupError):
