@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains, scores and compares the arms of experiments/text_encoders/RESULTS.md: a model of signs told its prompt by each
 # subset of three small encoders, on short and on long captions, with three seeds. Call it again to go on where it
-# stopped. About twelve hours on two CPU cores.
+# stopped. Many hours on two CPU cores.
 #   launch/text_encoders.sh          both tables
 #   launch/text_encoders.sh short    that of short captions, or of long ones
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
