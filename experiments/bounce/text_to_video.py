@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.design = settings.movie_gen_design()
     config.model.remat = "none"  # or full, attention, matmuls, offload, named (then `saved` lists names)
     config.model.saved = ()
+    config.model.unrolled = True  # layers compiled one by one: faster on a CPU, slower to compile where they are many
     config.model.kernel = "xla"
     config.model.strategy = "ulysses_allgather"  # how devices along config.mesh.sequence share attention
     config.model.dtype = "float32"

@@ -47,8 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.autoencoder.train = configs.load(f"{sibling}:{'smoke' if arg.smoke else ''}")
 
     config.model = ConfigDict({"size": arg.size, "patch": (1, 2, 2), "positions": stage["positions"]})
-    config.model.update({"remat": "attention", "saved": (), "kernel": "splash", "strategy": "ulysses_allgather"})
-    config.model.update({"dtype": "bfloat16", "design": settings.movie_gen_design()})
+    config.model.update({"remat": "attention", "saved": (), "unrolled": False, "dtype": "bfloat16"})
+    config.model.update({"kernel": "splash", "strategy": "ulysses_allgather", "design": settings.movie_gen_design()})
     # Widths are those of the encoders, budgets of tokens those of the open replication (MetaCLIP's the paper's); the
     # paper does not say how often it drops the text.
     config.text = settings.of_text_encoders()

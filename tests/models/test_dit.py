@@ -115,18 +115,27 @@ def test_rows_of_a_batch_do_not_see_each_other():
     np.testing.assert_allclose(whole[:1], first, atol=1e-5)
 
 
+def gradient(module, params):
+    return jax.jit(jax.grad(lambda p: jnp.square(module.apply(p, *inputs()).prediction).mean())).lower(params).compile()
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
 @pytest.mark.parametrize("remat", sorted(rematerialisation.TABLE))
-def test_rematerialisation_changes_no_gradient(remat):
+def test_neither_rematerialisation_nor_unrolled_layers_change_a_gradient(remat, unrolled):
     params = random_params(model(), *inputs())
-
-    def gradient(module):
-        return jax.jit(jax.grad(lambda p: jnp.square(module.apply(p, *inputs()).prediction).mean()))(params)
-
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6),
-        gradient(model()),
-        gradient(model(remat=remat)),
+        gradient(model(), params)(params),
+        gradient(model(remat=remat, unrolled=unrolled), params)(params),
     )
+
+
+def test_unrolled_layers_are_rematerialised():
+    params = random_params(model(), *inputs())
+    once, again = (
+        gradient(model(remat=remat, unrolled=True), params).cost_analysis()["flops"] for remat in ("none", "full")
+    )
+    assert again > 1.15 * once  # a forward pass is a third of a step, and the compiler may drop the end of the last one
 
 
 def test_videos_packed_into_a_row_do_not_see_each_other():

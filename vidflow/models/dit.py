@@ -48,6 +48,8 @@ class VideoTransformer(nn.Module):
       classes: number of classes that `Conditioning.label` may name; 0: it names none.
       variance: whether the head also says a variance (DiT's learned sigma).
       remat, saved: what a layer keeps for its backward pass, as in `models.rematerialisation`.
+      unrolled: whether layers are compiled one after the other instead of one as the body of a loop, which has to write
+        what the backward pass needs into stacks and read it back.
       kernel, strategy: of attention, as in `vidflow.attention.attend`.
       dtype: of the computation; parameters are float32.
     """
@@ -60,6 +62,7 @@ class VideoTransformer(nn.Module):
     variance: bool = False
     remat: str = "none"
     saved: tuple[str, ...] = ()
+    unrolled: bool = False
     kernel: str = "xla"
     strategy: str | None = None
     dtype: Any = jnp.float32
@@ -145,13 +148,15 @@ class VideoTransformer(nn.Module):
 
     def _stack(self, packed: bool, padded: bool) -> nn.Module:
         policy = rematerialisation.policy(self.remat, self.saved)
-        block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
+        # Only the bounds of a loop keep the compiler from merging what is computed again with what was computed before.
+        block = Block if policy is None else nn.remat(Block, prevent_cse=self.unrolled, policy=policy)
         stack = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.size.layers,
+            unroll=self.size.layers if self.unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         size, how = self.size, (self.kernel, self.strategy, self.dtype, packed, padded)

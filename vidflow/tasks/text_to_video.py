@@ -109,9 +109,10 @@ def make_model(config: ConfigDict) -> TextToVideo:
             positions=tuple(model.positions),
             design=design.of(model.design),
             remat=model.remat,
-            saved=tuple(model.get("saved", ())),  # absent, like the strategy, from the configs of older runs
-            kernel=model.kernel,
+            saved=tuple(model.get("saved", ())),  # absent, like the next two, from the configs of older runs
+            unrolled=model.get("unrolled", False),
             strategy=model.get("strategy"),
+            kernel=model.kernel,
             dtype=jnp.dtype(model.dtype),
         ),
     )
