@@ -23,4 +23,4 @@ def get_config(arg: str = "") -> ConfigDict:
 def ablation() -> Ablation:
     block = {"model.design.norm": "layer", "model.design.mlp": "gelu", "model.design.bias": True}
     arms = (Arm("Llama block"), Arm("DiT block", block, together="the paper changes the whole block"))
-    return Ablation(arms, matched="flops", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="flops", rates=(1e-2, 2e-2, 4e-2))

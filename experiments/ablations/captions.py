@@ -24,4 +24,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def ablation() -> Ablation:
     arms = (Arm("short captions"), Arm("long captions", {"data.captions": "long"}))
-    return Ablation(arms, matched="steps", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="steps", rates=(1e-2, 2e-2, 4e-2))

@@ -20,4 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def ablation() -> Ablation:
     arms = (Arm("shared"), Arm("a projection in each layer", {"model.design.shared": False}))
-    return Ablation(arms, matched="steps", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="steps", rates=(1e-2, 2e-2, 4e-2))

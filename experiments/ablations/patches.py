@@ -23,4 +23,4 @@ def get_config(arg: str = "") -> ConfigDict:
 def ablation() -> Ablation:
     others = ((1, 2, 2), (2, 4, 4))
     arms = (Arm("2 x 2 x 2"), *(Arm(" x ".join(map(str, p)), {"model.patch": p}) for p in others))
-    return Ablation(arms, matched="flops", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="flops", rates=(1e-2, 2e-2, 4e-2))

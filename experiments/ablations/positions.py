@@ -20,4 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
 def ablation() -> Ablation:
     others = {"learned, first layer": "first", "rotary": "rotary"}
     arms = (Arm("learned, every layer"), *(Arm(name, {"model.design.positions": p}) for name, p in others.items()))
-    return Ablation(arms, matched="steps", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="steps", rates=(1e-2, 2e-2, 4e-2))

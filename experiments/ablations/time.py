@@ -22,4 +22,4 @@ def get_config(arg: str = "") -> ConfigDict:
 def ablation() -> Ablation:
     others = {"adaLN": "adaln", "in-context": "in_context", "cross-attention": "cross_attention"}
     arms = (Arm("adaLN-Zero"), *(Arm(name, {"model.design.time": value}) for name, value in others.items()))
-    return Ablation(arms, matched="steps", rates=(5e-3, 1e-2, 2e-2))
+    return Ablation(arms, matched="steps", rates=(1e-2, 2e-2, 4e-2))
