@@ -68,6 +68,22 @@ def test_a_run_makes_its_cache_before_it_trains_and_samples_with_its_towers(made
     assert (tmp_path / "a.mp4").exists()
 
 
+def test_a_run_that_learnt_from_one_encoder_reads_no_other(made, tmp_path):
+    file, _ = made
+    folder, run = tmp_path / "encoder", tmp_path / "run"
+    published.folder("t5", folder)
+    train.main([f"--config={file}", f"--workdir={run}", f"--config.text.encoders.meaning.path={folder}"])
+    shutil.rmtree(folder)
+    published.folder("umt5", folder)
+    with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
+        sample.main([f"--run={run}", f"--out={tmp_path}/a.mp4", "--prompt=a prompt of nobody's"])
+    out = tmp_path / "cache"
+    flags = [f"--config={file}", f"--config.text.encoders.meaning.path={folder}"]
+    encode.main([*flags, f"--out={out}"])
+    with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
+        train.main([*flags, f"--workdir={run}", f"--config.text.cache={out}/text", "--config.steps=9"])
+
+
 def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch):
     file, paths = made
     out = tmp_path / "cache"

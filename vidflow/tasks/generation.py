@@ -151,7 +151,7 @@ def load(run: Path) -> Generator:
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, tiles)
     weights.check_shapes(params, abstract_params(config, autoencoder.compression), run)
-    return Generator(config, params, steps, autoencoder, make_reader(config, run / text_to_video.TEXT))
+    return Generator(config, params, steps, autoencoder, make_reader(config, run))
 
 
 def abstract_params(config: ConfigDict, compression: Compression) -> Any:

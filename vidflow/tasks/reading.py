@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vidflow import files
 from vidflow.data.text_cache import Encode, TextCache
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
@@ -24,6 +25,9 @@ from vidflow.parallel.mesh import make_mesh
 from vidflow.tasks.prompts import encoders_in_use
 from vidflow.text import byte_tokens, pretrained
 from vidflow.text.reads import READS
+
+TEXT = "text"  # the folder of a run's own embeddings of its captions
+RECORD = "text_encoders.json"  # of a run: the digest of each encoder whose embeddings it learnt from
 
 
 @runtime_checkable
@@ -36,11 +40,11 @@ class Reader(Protocol):
         """Sees to it that these can be read in training, or raises UsageError."""
 
 
-def make_reader(config: ConfigDict, folder: Path) -> Reader:
-    """That of a text-to-video config; `folder` holds the embeddings if `config.text.cache` names none."""
+def make_reader(config: ConfigDict, run: Path) -> Reader:
+    """That of a text-to-video run, whose embeddings are in `config.text.cache` or, if that is empty, in its folder."""
     if config.text.get("encoders") is None:
         return Bytes(config)
-    return Embeddings(config, Path(config.text.cache or folder))
+    return Embeddings(config, Path(config.text.cache or run / TEXT), run / RECORD)
 
 
 class Bytes:
@@ -57,10 +61,15 @@ class Bytes:
 
 
 class Embeddings:
-    """For the encoders `config.text.use`, each of which reads its part of a prompt."""
+    """For the encoders `config.text.use`, each of which reads its part of a prompt.
 
-    def __init__(self, config: ConfigDict, folder: Path) -> None:
+    `record` is a file of the run: once it is written, embeddings of other encoders are refused.
+    """
+
+    def __init__(self, config: ConfigDict, folder: Path, record: Path | None = None) -> None:
         self._config, self._folder, self._encoders = config, folder, encoders_in_use(config.text)
+        self._record = record
+        self._known = files.read_record(record)["encoders"] if record and record.exists() else {}
         self._caches: dict[str, TextCache] = {}
         self._new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._encoders}
         self._towers: dict[str, Encode] = {}
@@ -81,6 +90,9 @@ class Embeddings:
                     "the first: run vidflow encode with this config."
                 )
         self._complete(captions)
+        if self._record and not self._known:
+            self._known = {name: cache.digest for name, cache in self._caches.items()}
+            files.write_record(self._record, {"encoders": self._known})
 
     def fill(self, captions: Sequence[str]) -> None:
         """Encodes those that the cache lacks.
@@ -97,7 +109,7 @@ class Embeddings:
             missing = self._missing(name, captions)
             if not missing:
                 continue
-            cache = TextCache(self._folder / name, self._digest(name))
+            cache = self._open(name, self._digest(name))
             with tqdm(total=len(missing), unit="text", dynamic_ncols=True, desc=f"encode by {name}") as bar:
                 for done in cache.add(missing, self._tower(name)):
                     bar.update(done)
@@ -111,8 +123,20 @@ class Embeddings:
 
     def _has(self, name: str, part: str) -> bool:
         if name not in self._caches and TextCache.exists(self._folder / name):
-            self._caches[name] = TextCache(self._folder / name)
+            self._caches[name] = self._open(name)
         return name in self._caches and part in self._caches[name]
+
+    def _open(self, name: str, digest: str = "") -> TextCache:
+        cache = TextCache(self._folder / name, digest)
+        self._check(name, cache.digest)
+        return cache
+
+    def _check(self, name: str, digest: str) -> None:
+        if self._known.get(name, digest) != digest:
+            raise UsageError(
+                f"{self._record.parent} learnt from embeddings by '{name}' that another encoder made, or the same with "
+                "other settings: give config.text.cache, and the encoder's path, tokens and dtype, as they were."
+            )
 
     def _read(self, name: str, prompts: Sequence[str]) -> dict[str, np.ndarray]:
         encoder, parts = self._encoders[name], [self._part(name, prompt) for prompt in prompts]
@@ -149,6 +173,8 @@ class Embeddings:
     def _tower(self, name: str) -> Encode:
         """The encoder, spread over the devices of this process."""
         if name not in self._towers:
+            if name in self._known:
+                self._check(name, self._digest(name))
             mesh = make_mesh(fsdp=jax.local_device_count(), devices=jax.local_devices())
             rows = math.lcm(pretrained.ROWS, mesh.size)
             place = partial(rules.shardings, mesh=mesh) if mesh.size > 1 else None

@@ -30,8 +30,6 @@ from vidflow.training import hosts, loop, run_folder, weights
 from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
 
-TEXT = "text"  # the folder of a run's own embeddings of its captions
-
 
 def outline(config: ConfigDict) -> Learner:
     """What the config alone says of the task: latents have the compression of `config.autoencoder.train`.
@@ -65,7 +63,7 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     latents = LatentsSource(folder)
     if latents.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
-    reader = make_reader(config, workdir / TEXT)
+    reader = make_reader(config, workdir)
     hosts.on_first(reader.prepare, latents.captions)
 
     def finish(params: Any) -> None:
