@@ -68,6 +68,15 @@ def test_a_run_makes_its_cache_before_it_trains_and_samples_with_its_towers(made
     assert (tmp_path / "a.mp4").exists()
 
 
+def test_texts_that_fill_their_budget_are_counted(made, tmp_path, caplog):
+    config = configs.load(str(made[0]))
+    config.text.encoders.meaning.tokens = 4
+    make_reader(config, tmp_path).prepare(["up", "a red circle moves up", 'a sign says "CAT"'])
+    assert [record.getMessage() for record in caplog.records if "cuts" in record.getMessage()] == [
+        "config.text.encoders.meaning.tokens=4 cuts longer texts; 3 of 3 fill it."
+    ]
+
+
 def test_a_run_that_learnt_from_one_encoder_reads_no_other(made, tmp_path):
     file, _ = made
     folder, run = tmp_path / "encoder", tmp_path / "run"

@@ -69,6 +69,11 @@ class TextCache:
             self._parts[part] = safe_open(part, framework="numpy").__enter__()
         return self._parts[part].get_slice("embeddings")[low:high]
 
+    def tokens(self, text: str) -> int:
+        """How many embeddings a text has."""
+        _, low, high = self._place[text]
+        return high - low
+
     def add(self, texts: Sequence[str], encode: Encode) -> Iterator[int]:
         """Writes the embeddings of those texts that are not here yet, and yields how many each part has.
 

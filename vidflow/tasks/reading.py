@@ -4,6 +4,7 @@ Embeddings come from a cache (`data.text_cache`), which `prepare` fills: in trai
 in it, as one that somebody wants sampled, is encoded when it is asked for.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -109,10 +110,13 @@ class Embeddings:
             missing = self._missing(name, captions)
             if not missing:
                 continue
-            cache = self._open(name, self._digest(name))
+            cache, limit = self._open(name, self._digest(name)), self._encoders[name].tokens
             with tqdm(total=len(missing), unit="text", dynamic_ncols=True, desc=f"encode by {name}") as bar:
                 for done in cache.add(missing, self._tower(name)):
                     bar.update(done)
+            if full := sum(cache.tokens(text) == limit for text in missing):
+                setting = f"config.text.encoders.{name}.tokens={limit}"
+                logging.warning("%s cuts longer texts; %d of %d fill it.", setting, full, len(missing))
             self._caches[name] = cache
             self._towers.clear()  # the next one may want its memory
 
