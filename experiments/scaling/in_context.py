@@ -1,4 +1,4 @@
-"""The grid of isoflop.py with the text in context: as further tokens of the video, where there it is attended to.
+"""The first three budgets of isoflop.py with the text in context: as tokens of the video's own sequence.
 
 Question: does the way that text enters change the laws? Liang et al. (2024) found the loss to fall with the power
 0.0385 of compute by cross-attention and 0.0273 in context, and say to compare laws within one architecture only. Not
@@ -25,4 +25,4 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def sweep(add) -> None:
-    configs.function(GRID, "sweep", "def sweep(add)")(add)
+    configs.function(GRID, "sweep", "def sweep(add)")(add, largest=2e13)

@@ -49,9 +49,11 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def sweep(add) -> None:
+def sweep(add, largest: float = BUDGETS[-1]) -> None:
     tried = set()
     for budget, first in zip(BUDGETS, FIRST, strict=True):
+        if budget > largest:
+            break
         for name in tuple(LADDER)[first : first + SIZES]:
             arg = f"size={name},flops={budget:g}"
             for rate in BEST if name in tried and size(name).width <= 128 else RATES:
