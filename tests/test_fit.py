@@ -60,6 +60,15 @@ def test_the_other_methods_write_their_laws_too(tmp_path, method):
     assert ("formula" in found) == (method == "parametric")
 
 
+def test_an_encoder_of_text_that_is_trained_along_is_no_part_of_the_size(tmp_path):
+    def larger():
+        for row in rows():
+            encoder = row["parameters"] ** 0.5
+            yield row | {"transformer_parameters": row["parameters"], "parameters": row["parameters"] + 1e4 * encoder}
+
+    assert call(tmp_path, larger())["parameters"] == call(tmp_path, rows())["parameters"]
+
+
 def test_flops_are_counted_as_asked(tmp_path):
     def counted():  # small models have more matrix products that 6ND leaves out
         for row in rows(convention="counted"):

@@ -90,6 +90,7 @@ def test_a_row_counts_what_was_trained(smoke_run):
     params, _ = weights.load(smoke_run / "weights.safetensors")
     transformer = sum(leaf.size for leaf in jax.tree.leaves(params["params"]["backbone"]))
     assert row["flops_by"]["6ND"] == 6 * transformer * row["tokens"]
+    assert row["transformer_parameters"] == transformer < row["parameters"]
     with pytest.raises(UsageError, match="add --config.optimizer.decay=constant"):
         sweeping.rows(point, smoke_run.parent, curve=4)
     constant = configs.override(config, [("optimizer.decay", "constant")])

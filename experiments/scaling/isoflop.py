@@ -1,8 +1,8 @@
 """IsoFLOP curves of text to video on the bounce world: how a budget of FLOPs is best spent on parameters and tokens.
 
 Question: which powers of compute are the best size and length of a small video model? Liang et al. (2024) found 0.57
-and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video. Not answered yet; the runs so far: results/isoflop.jsonl
-(of those on GPUs, `commit` and `device` were written into the rows afterwards).
+and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video.
+Results: experiments/scaling/RESULTS.md, 0.41 and 0.60 over the first four budgets; the last two have not run.
 
     vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
         --config.data.clips=262144 --out=runs/isoflop/latents

@@ -1,6 +1,7 @@
 """The rows of a sweep, results.jsonl, as what laws are fitted to.
 
-A row is one trained model: `parameters`, `tokens`, `flops` (and `convention`, how they were counted, one of
+A row is one trained model: `parameters` (where it has `transformer_parameters`, without an encoder of text that is
+trained along, laws are of these), `tokens`, `flops` (and `convention`, how they were counted, one of
 `scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit`,
 `device`, `config` (the values that differ between rows) and any metric by its name.
 """
@@ -109,5 +110,6 @@ def points(rows: Sequence[Row], metrics: Sequence[str] = ()) -> Points:
             if not isinstance(row.get(metric), int | float):
                 near = nearest(metric, [key for key, value in row.items() if isinstance(value, float)])
                 raise UsageError(f"{row.get('name', 'A row')} has no metric '{metric}': did you mean '{near}'?")
-    columns = (np.array([float(row[name]) for row in rows]) for name in NEEDED)
-    return Points(*columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})
+    parameters = np.array([float(row.get("transformer_parameters", row["parameters"])) for row in rows])
+    columns = (np.array([float(row[name]) for row in rows]) for name in NEEDED[1:])
+    return Points(parameters, *columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})

@@ -99,13 +99,14 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         )
     job = planning.job(config, "train", planning.make_mesh())
     leaves = configs.flatten(config)
-    others = _conventions(config, job)
+    others, transformer = _conventions(config, job)
     provenance = json.loads((folder / "provenance.json").read_text())
     training = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     common: Row = {
         "name": point.name,
         "folder": point.folder,
         "parameters": job.parameters,
+        **transformer,
         "convention": conventions.COUNTED,
         "evaluation": list(evaluation),
         "seed": config.seed,
@@ -128,15 +129,16 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     return result
 
 
-def _conventions(config: ConfigDict, job: planning.Job) -> dict[str, float]:
-    """FLOPs of training on a clip under each convention; of a transformer alone."""
+def _conventions(config: ConfigDict, job: planning.Job) -> tuple[dict[str, float], dict[str, int]]:
+    """FLOPs of training on a clip under each convention, and the parameters that they count; of a transformer alone."""
     if "sampling" not in config:
-        return {}
+        return {}, {}
     counted = {part: value / config.batch_size for part, value in job.flops.items()}
     transformer = job.arguments[0].params["params"]["backbone"]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(transformer))
     tokens = job.tokens // config.batch_size
-    return conventions.training(counted, size(config.model.size), parameters=parameters, tokens=tokens)
+    found = conventions.training(counted, size(config.model.size), parameters=parameters, tokens=tokens)
+    return found, {"transformer_parameters": parameters}
 
 
 def _text(value: Any) -> str:
