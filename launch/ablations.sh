@@ -2,7 +2,8 @@
 # Trains, scores and compares the arms of every table of experiments/ablations/RESULTS.md, experiments/moviegen/RESULTS.md
 # and experiments/autoencoder/RESULTS.md: transformers on bounce with the settings and the compute of the demo, at three
 # learning rates and with three seeds, and small autoencoders on bounce and on real clips. Call it again to go on where it
-# stopped. Many hours on two CPU cores; a table of two transformers takes about one.
+# stopped. Many hours on two CPU cores; a table of two transformers takes about one. An arm that several tables have is
+# trained once.
 #   launch/ablations.sh                    all tables
 #   launch/ablations.sh blocks positions   those named, of: autoencoders blocks objective captions time modulation
 #                                          positions patches
@@ -31,5 +32,5 @@ for table in "${tables[@]}"; do
   if [ "$table" = autoencoders ]; then continue; fi
   flags=("${shared[@]}" --config.data.source=cache "--config.data.path=$out/latents")
   if [ "$table" = captions ]; then flags=("${shared[@]}"); fi  # a cache has the captions of its encode
-  vidflow ablate "--config=experiments/ablations/$table.py" "--workdir=$out/$table" --jobs=2 "${flags[@]}"
+  vidflow ablate "--config=experiments/ablations/$table.py" "--workdir=$out/$table" "--runs=$out/runs" --jobs=2 "${flags[@]}"
 done

@@ -140,6 +140,14 @@ def test_arms_are_trained_tuned_and_compared(tmp_path, capsys):
         ablate.main([flags[0], f"--results={tmp_path / 'results.jsonl'}"])
     ablate.main(flags)
     assert times == {path: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}
+    other, second = 'Arm("first"), Arm("less", {"losses.kl": 1e-5})', tmp_path / "second"
+    (other_file := tmp_path / "other").mkdir()
+    spec = file(other_file, other, rates="1e-3,", experiment="autoencoder.py", more=more)
+    ablate.main([f"--config={spec}", f"--workdir={second}", f"--runs={workdir}", *flags[2:]])
+    assert not list(second.glob("*/")) and len(list(workdir.glob("*/finished.json"))) == 6
+    assert times.items() <= {path: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}.items()
+    shared = [json.loads(line) for line in (second / "results.jsonl").read_text().splitlines()]
+    assert [row["arm"] for row in shared] == ["first", "first", "less", "less"] and shared[:2] == rows[:2]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for name in ("results.jsonl", "curves.png"):

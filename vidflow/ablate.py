@@ -7,7 +7,8 @@
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm
 trains at each of the rates, and then with the other seeds at the best. The same command goes on after a kill, or on
 another machine with results.jsonl alone (a line a run). Writes table.md and curves.png besides; with --results the
-table is made again from such lines.
+table is made again from such lines. Runs are told apart by their configs alone: tables that have an arm in common train
+it once if their --runs are one folder.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from vidflow.errors import UsageError
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__, "ablate")
     cli.add_config_flags(parser)
-    parser.add_argument("--workdir", metavar="DIR", help="folder of the runs; resumed if it is there")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the table and its runs; resumed if it is there")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs, which other tables may share")
     parser.add_argument("--results", metavar="FILE", help="print the table of these results, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     args, overrides = cli.parse_with_overrides(parser, argv)
@@ -47,23 +49,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f"{args.results} has runs of no arm: it is of a sweep, for vidflow fit.")
         print(ablations.as_markdown(rows, ablation))
         return
-    workdir = Path(args.workdir)
+    workdir, folder = Path(args.workdir), Path(args.runs or args.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
     runs = ablating.runs(ablation, arms, overrides)
     points, arm_of = [run.point for run in runs], {run.point.folder: run.arm for run in runs}
 
     def rows_of(point: Point) -> list[results.Row]:
-        return [ablating.row(point, arm_of[point.folder], workdir, ablation.evaluation)]
+        return [ablating.row(point, arm_of[point.folder], folder, ablation.evaluation)]
 
     total = len(arms) * (len(ablation.rates) + ablation.seeds - 1)
     with files.held(workdir), tqdm(total=total, desc="runs", unit="run") as bar:
-        progress = local_points.Progress.of(workdir, ablation.evaluation)
+        progress = local_points.Progress.of(workdir, ablation.evaluation, runs=folder)
 
         def train(some: list[Point]) -> list[results.Row]:
             """All rows there are once these runs are done."""
             failed: list[str] = []
 
             def done(point: Point, code: int) -> None:
-                failed.extend([f"{point.name} (exit {code}): see {workdir / point.folder}.log"] if code else [])
+                failed.extend([f"{point.name} (exit {code}): see {folder / point.folder}.log"] if code else [])
                 local_points.collect(points, progress, rows_of)
                 bar.update()
 

@@ -28,7 +28,8 @@ class Progress(NamedTuple):
     """How far a sweep is.
 
     Attributes:
-      workdir: where its points run.
+      table: results.jsonl of the sweep.
+      runs: the folder in which its points run.
       evaluation: flags with which each is evaluated.
       each: rows that a point gives.
       before: the rows of results.jsonl as it was, by folder. They count like the folders that they are of: a folder may
@@ -36,19 +37,22 @@ class Progress(NamedTuple):
       read: the rows that were read from folders since.
     """
 
-    workdir: Path
+    table: Path
+    runs: Path
     evaluation: Sequence[str]
     each: int
     before: Mapping[str, list[Row]]
     read: dict[str, list[Row]]
 
     @classmethod
-    def of(cls, workdir: Path, evaluation: Sequence[str], each: int = 1) -> "Progress":
-        return cls(workdir, evaluation, each, by_folder(workdir / RESULTS), {})
+    def of(cls, workdir: Path, evaluation: Sequence[str], each: int = 1, runs: Path | None = None) -> "Progress":
+        """The points run in `workdir` too, unless several sweeps have one folder `runs`."""
+        table = workdir / RESULTS
+        return cls(table, runs or workdir, evaluation, each, by_folder(table), {})
 
     def has_run(self, point: Point) -> bool:
         """Whether the folder of the point is here, trained and evaluated."""
-        folder = self.workdir / point.folder
+        folder = self.runs / point.folder
         trained = run_folder.is_finished(folder, point.config.steps)
         return trained and (not self.evaluation or (folder / "evaluation.json").exists())
 
@@ -66,7 +70,7 @@ def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Poin
         if progress.has_run(point) and point.folder not in progress.read:
             progress.read[point.folder] = rows_of(point)
         rows += progress.read.get(point.folder) or progress.before[point.folder]
-    files.write_whole(progress.workdir / RESULTS, "".join(json.dumps(row) + "\n" for row in rows))
+    files.write_whole(progress.table, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 
@@ -82,7 +86,7 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
     """
     stopping, children, shares = Event(), set(), _shares(jobs)
     inherited = environment(jobs)
-    workdir, evaluation = progress.workdir, progress.evaluation
+    workdir, evaluation = progress.runs, progress.evaluation
 
     def one(point: Point) -> int:
         folder = workdir / point.folder
