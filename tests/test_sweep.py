@@ -17,7 +17,7 @@ from vidflow import config as configs
 from vidflow import files, sweep, train
 from vidflow.errors import UsageError
 from vidflow.tasks import branching, local_points, sweeping
-from vidflow.training import weights
+from vidflow.training import run_folder, weights
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -139,6 +139,16 @@ def test_rows_stand_for_their_runs_if_they_are_what_is_asked_for(tmp_path):
     assert finished(["--only=loss"]) and not finished([]) and not finished(["--only=loss"], 2)
     progress = local_points.Progress.of(tmp_path, ["--only=loss"])
     assert local_points.collect([point], progress, lambda _: []) == [row]
+
+
+def test_a_run_that_was_evaluated_otherwise_is_not_finished(tmp_path):
+    (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
+    (folder := tmp_path / point.folder).mkdir()
+    run_folder.mark_finished(folder, 2)
+    with run_folder.evaluating(folder, ["--only=loss"]):
+        (folder / "evaluation.json").write_text("{}")
+    flags = (["--only=loss"], [], ["--only=samples"])
+    assert [local_points.Progress.of(tmp_path, some).has_run(point) for some in flags] == [True, True, False]
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_start(tmp_path):

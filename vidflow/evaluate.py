@@ -13,6 +13,7 @@ On bounce, a score such as bounce/shape is the share of samples in which the rea
 names; the reader's own accuracy on true clips and on reconstructions is printed beside it.
 """
 
+import sys
 from collections.abc import Sequence
 
 from vidflow import cli
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
     parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
     parser.add_argument("--only", metavar="PART[,PART]", help="autoencoder, loss, samples (default: all)")
+    argv = sys.argv[1:] if argv is None else argv
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.autoencoders import perceptual
     from vidflow.metrics import i3d
     from vidflow.tasks import evaluation, reconstruction
+    from vidflow.training import run_folder
 
     parts = tuple(args.only.split(",")) if args.only else evaluation.PARTS
     if unknown := [part for part in parts if part not in evaluation.PARTS]:
@@ -57,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judges)
         print(reconstruction.table(rows))
     else:
-        said, scores = evaluation.evaluate(Path(args.run), args.prompts, range(args.seeds), args.clips, judges, parts)
+        run = Path(args.run)
+        with run_folder.evaluating(run, [word for word in argv if not word.startswith("--run")]):
+            said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts)
         print(table(scores))
     if said is not None:
         print(said.card())

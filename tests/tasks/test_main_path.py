@@ -196,6 +196,7 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     assert rows[0]["prompt"] in page and "data:video/mp4" in page
     evaluate.main([f"--run={run}", "--only=loss"])
     assert json.loads((run / "evaluation.json").read_text()) == {name: scores[name] for name in own[-1:]}
+    assert run_folder.is_evaluated(run, ["--only=loss"])
     with pytest.raises(UsageError, match="--only=los names 'los': use autoencoder, loss, samples"):
         evaluate.main([f"--run={run}", "--only=los"])
     with pytest.raises(UsageError, match="is of an autoencoder and has no loss to score"):

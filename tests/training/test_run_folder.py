@@ -55,6 +55,16 @@ def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch
     assert provenance["command"] == "train.py '--config=x y'" and len(provenance["earlier"]) == 1
 
 
+def test_an_evaluation_counts_for_its_own_flags_once_it_is_whole(tmp_path):
+    flags = ["--only=loss"]
+    with run_folder.evaluating(tmp_path, flags):
+        assert not run_folder.is_evaluated(tmp_path, flags)
+    assert run_folder.is_evaluated(tmp_path, flags) and not run_folder.is_evaluated(tmp_path, ["--only=samples"])
+    with pytest.raises(UsageError), run_folder.evaluating(tmp_path, ["--only=samples"]):
+        raise UsageError("no such part")
+    assert not run_folder.is_evaluated(tmp_path, flags) and not run_folder.is_evaluated(tmp_path, ["--only=samples"])
+
+
 @pytest.mark.parametrize("text", [None, "{", ""])
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
     if text is not None:

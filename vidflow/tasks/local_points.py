@@ -54,7 +54,7 @@ class Progress(NamedTuple):
         """Whether the folder of the point is here, trained and evaluated."""
         folder = self.runs / point.folder
         trained = run_folder.is_finished(folder, point.config.steps)
-        return trained and (not self.evaluation or (folder / "evaluation.json").exists())
+        return trained and (not self.evaluation or run_folder.is_evaluated(folder, self.evaluation))
 
     def is_finished(self, point: Point) -> bool:
         """Whether nothing is left to run of the point."""

@@ -3,6 +3,7 @@
     runs/<name>/config.json      the resolved config        metrics.jsonl   one line a step
                 provenance.json  commit, versions, command  checkpoints/    Orbax
                 weights.safetensors  averaged weights, once finished        samples/ report.html evaluation.json
+                finished.json, evaluated.json   for how many steps, and with which flags
 """
 
 import json
@@ -11,6 +12,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +33,7 @@ FREE += ("data.threads", "data.max_bad", "data.test_path")
 FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
 FREE += ("text.cache", "text.encoders.*.path")  # the caches hold the digests of the encoders
 
+EVALUATED = "evaluated.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
 
@@ -65,6 +69,22 @@ def is_finished(folder: Path, steps: int) -> bool:
 def mark_finished(folder: Path, steps: int) -> None:
     """Says so; called after everything else is written."""
     files.write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
+
+
+def is_evaluated(folder: Path, flags: Sequence[str]) -> bool:
+    """Whether evaluation.json is what these flags of vidflow evaluate give."""
+    try:
+        return json.loads((folder / EVALUATED).read_text(encoding="utf-8")) == list(flags)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def evaluating(folder: Path, flags: Sequence[str]) -> Iterator[None]:
+    """Around an evaluation: what `is_evaluated` asks for is there once all else is written, and not before."""
+    (folder / EVALUATED).unlink(missing_ok=True)
+    yield
+    files.write_whole(folder / EVALUATED, json.dumps(list(flags)) + "\n")
 
 
 def write_config(folder: Path, config: ConfigDict) -> None:
