@@ -57,6 +57,18 @@ def test_net_wins_count_prompts_alike():
     assert paired.net_win_rate([[1.0], [1.0], [0.0], [1.0]], [[0.0], [0.0], [1.0], [1.0]]) == pytest.approx(0.25)
 
 
+def test_samples_are_paired_by_the_clip_that_they_tell_of_in_whatever_words():
+    def rows(words, shares):
+        scores = [{"colour": share > 0, "shape": share > 0.5} for share in shares]
+        return [{"prompt": p, "seed": s, "scores": scores.pop(0)} for s in (0, 1) for p in words]
+
+    ours = ablating.right(rows(["red ball", "red ball", "star"], [1.0, 0.0, 0.5, 1.0, 0.5, 0.0]))
+    theirs = ablating.right(rows(["a red ball", "one red ball", "a star"], [1.0, 1.0, 0.5, 0.0, 0.5, 0.0]))
+    assert ours == [[1.0, 1.0], [0.0, 0.5], [0.5, 0.0]]
+    assert paired.net_win_rate(ours, theirs) == pytest.approx((1 - 1) / 6)
+    assert paired.net_win_rate(ours, ablating.right(rows(["x", "y", "z"], [1.0, 0.0, 0.0, 1.0, 0.5, 0.0]))) > 0
+
+
 def test_the_table_takes_the_best_rate_of_the_first_seed_and_pairs_seeds():
     rows = [row("first", 0, 1e-3, 2.0), row("first", 0, 2e-3, 1.0, right=[[1.0]]), row("first", 0, 4e-3, 3.0)]
     rows += [row("first", 1, 2e-3, 5.0, right=[[0.5]])]
@@ -72,6 +84,8 @@ def test_the_table_takes_the_best_rate_of_the_first_seed_and_pairs_seeds():
     (line,) = differences.splitlines()[2:]
     assert line.startswith(f"| later | -0.15 [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g} | +50.0% [")
     assert "Net wins" in meant
+    other = [row | ({"right": [[1.0], [1.0]]} if row["arm"] == "later" else {}) for row in rows]
+    assert "| – |\n" in ablations.as_markdown(other, ablation)
 
 
 def test_contrasts_are_means_over_pairs_of_arms_seed_by_seed():

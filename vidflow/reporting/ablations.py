@@ -20,8 +20,8 @@ DIFFERENCES = (
     "(Student's paired test, not corrected for how many there are): what to judge by."
 )
 WINS = (
-    "Net wins: of samples of the same prompt, how many show more of the named attributes than the first arm's, less "
-    "how many show fewer."
+    "Net wins: of samples of the same prompt, or of prompts about the same clip, how many show more of the named "
+    "attributes than the first arm's, less how many show fewer."
 )
 CONTRASTS = "What one change does in the mean of all pairs of arms that differ in it alone, seed by seed."
 
@@ -116,7 +116,14 @@ def _differences(name: str, arms: Sequence[tuple[list[Row], list[Row]]], ablatio
         found = paired.difference(one, other)
         cells.append(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g}")
     if "right" in arms[0][0][0]:
-        wins = [np.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in some]) for some in pairs]
-        mean, low, high, _ = intervals.mean(wins)
-        cells.append(f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]")
+        cells.append(_net_wins(pairs))
     return cells
+
+
+def _net_wins(pairs: Sequence[Sequence[tuple[Row, Row]]]) -> str:
+    """A dash for arms with samples of other clips, which have no common ones to compare."""
+    if any(list(map(len, a["right"])) != list(map(len, b["right"])) for some in pairs for a, b in some):
+        return "–"
+    wins = [np.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in some]) for some in pairs]
+    mean, low, high, _ = intervals.mean(wins)
+    return f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]"

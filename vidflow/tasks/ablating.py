@@ -119,12 +119,12 @@ def runs(ablation: Ablation, arms: Sequence[Planned], overrides: Overrides) -> l
 
 def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) -> Row:
     """That of a sweep, with the `arm`, what it `changed`, and the `curve` of its training loss at `CURVE` steps; where
-    samples were scored, `right` has for each prompt the shares of the named attributes that its samples show."""
+    samples were scored, what they show is `right`."""
     (found,) = sweeping.rows(point, workdir, evaluation)
     folder = workdir / point.folder
     found |= {"arm": arm.name, "changed": arm.changed, "together": arm.together, "curve": _curve(folder)}
     scores = folder / "samples" / "scores.json"
-    return found | ({"right": _right(json.loads(scores.read_text()))} if scores.exists() else {})
+    return found | ({"right": right(json.loads(scores.read_text()))} if scores.exists() else {})
 
 
 def best_rate(tuned: Sequence[Row]) -> float:
@@ -137,6 +137,15 @@ def best_rate(tuned: Sequence[Row]) -> float:
     if not finite:
         raise UsageError(f"The arm '{tuned[0]['arm']}' has no finite loss at any learning rate: add smaller ones.")
     return min(finite, key=lambda row: row["loss"])["config"][RATE]
+
+
+def right(samples: Sequence[dict[str, Any]]) -> list[list[float]]:
+    """Of rows of samples/scores.json, for each held-out clip and each seed of sampling the share of the attributes that
+    the sample shows of those named. Arms that caption the same clips in other words have lists of one shape."""
+    by_seed: dict[int, list[float]] = {}
+    for sample in samples:
+        by_seed.setdefault(sample["seed"], []).append(float(np.mean(list(sample["scores"].values()))))
+    return [list(shares) for shares in zip(*by_seed.values(), strict=True)]
 
 
 def _differences(base: ConfigDict, other: ConfigDict) -> dict[str, Any]:
@@ -168,10 +177,3 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
     losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     parts = np.array_split(np.arange(len(losses)), min(CURVE, len(losses)))
     return [(float(part.mean()), float(np.mean([losses[step] for step in part]))) for part in parts]
-
-
-def _right(samples: Sequence[dict[str, Any]]) -> list[list[float]]:
-    by_prompt: dict[str, list[float]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample["prompt"], []).append(float(np.mean(list(sample["scores"].values()))))
-    return list(by_prompt.values())
