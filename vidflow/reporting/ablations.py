@@ -70,6 +70,8 @@ def curves(rows: Sequence[Row]) -> Figure:
     """The training loss of every arm at its rate, the mean over seeds."""
     figure = Figure((7, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss of training", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
     for index, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
         seeds = [row["curve"] for row in chosen([row for row in rows if row["arm"] == arm])]
         axes.plot(*np.mean(seeds, axis=0).T, color=f"C{index}", label=arm, linewidth=1.2)
