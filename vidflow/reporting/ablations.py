@@ -33,7 +33,7 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
     kept = {arm: chosen(some) for arm, some in arms.items()}
     first = next(iter(kept.values()))
     said = {
-        "matched": ablation.matched,
+        "matched": ablation.matched.replace("flops", "FLOPs"),
         "rates": ", ".join(f"{rate:g}" for rate in ablation.rates),
         "loss_of": first[0]["loss_of"],
         "commits": ", ".join(sorted({_short(row["commit"]) for row in rows})),
