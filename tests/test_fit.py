@@ -82,6 +82,31 @@ def test_flops_are_counted_as_asked(tmp_path):
         call(tmp_path, counted(), "--convention=6DN")
 
 
+def test_a_budget_is_held_out_under_every_convention(tmp_path):
+    """Budgets of equal FLOPs, counted with what 6ND leaves out, are not equal under 6ND, and are budgets still."""
+
+    def of_chinchilla():
+        for flops in np.geomspace(1e17, 1e19, 4):
+            for n in 0.5 * flops**0.475 * np.exp(np.linspace(-1.5, 1.5, 7)):
+                d = flops / (6 * n) * (n / 1e8) ** 0.1
+                row = {"parameters": n, "tokens": d, "flops": flops, "loss": 0.5 + 160 * n**-0.32 + 160 * d**-0.29}
+                yield row | {"convention": "counted", "flops_by": {"6ND": 6 * n * d, "counted": flops}}
+
+    found = call(tmp_path, of_chinchilla(), "--convention=6ND", "--method=parametric", "--holdout=largest")
+    held = {row["name"]: row["found"] for row in found["held_out"]}
+    for row in found["held_out"]:
+        assert row["predicted"] == pytest.approx(row["found"], rel=0.1)
+        assert row["flops"] == pytest.approx(6 * held["parameters"] * held["tokens"], rel=0.02)
+    with pytest.raises(UsageError, match="or count FLOPs as the sweep did"):
+        call(tmp_path, of_chinchilla(), "--convention=6ND")
+
+
+def test_whether_the_loss_ends_at_a_floor_is_said(tmp_path, capsys):
+    for floor, said in ((0.0, "is not seen"), (0.05, "foretells too little"), (-0.02, "foretells too much")):
+        call(tmp_path, [row | {"loss": row["loss"] ** 10 + floor} for row in rows()])
+        assert said in capsys.readouterr().out
+
+
 def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, capsys):
     several = [row | {"config": {"optimizer.learning_rate": 1e-3}} for row in rows()]
     several += [row | {"config": {"optimizer.learning_rate": 1e-2}, "loss": 1.1 * row["loss"]} for row in rows()]
@@ -126,6 +151,7 @@ def test_rates_and_batches_that_were_tried_give_their_rules(tmp_path, capsys):
         ([next(rows(loss=float("nan")))], [], "No run has a finite loss"),
         (list(rows()), ["--metric=bounce/shap"], "has no metric 'bounce/shap': did you mean 'bounce/shape'"),
         (list(rows()), ["--method=isoflops"], "use one of isoflop, parametric, envelope"),
+        (list(rows()), ["--metric=bounce/shape", "--method=envelope"], "is fitted by --method=isoflop alone"),
         (list(rows()), ["--predict=much"], "--predict=much is not a budget"),
     ],
 )

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--predict", metavar="FLOPS", help="say what the laws say of a budget, such as 1e21")
     args, _ = cli.parse_with_overrides(parser, argv)
     budget = _budget(args.predict) if args.predict else None
+    if args.metric and args.method != "isoflop":
+        raise UsageError(f"--metric={args.metric[0]} is fitted by --method=isoflop alone: leave one of the two out.")
 
     import json
     from pathlib import Path
@@ -37,21 +39,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks import fitting, results
 
     rows, said = results.sound(results.read(Path(args.results)))
-    rows = results.under(rows, args.convention) if args.convention else rows
     rules = fitting.rules(rows)
     tuned = results.tuned(rows)
-    points = results.points(tuned, args.metric)
-    seen, held = fitting.without_the_largest(points) if args.holdout else (points, None)
+    points = results.points(results.under(tuned, args.convention) if args.convention else tuned, args.metric)
+    seen, held = points, None
+    if args.holdout:
+        largest_budget = fitting.of_the_largest(results.points(tuned))  # by the FLOPs that the budgets were made of
+        seen, held = points.only(~largest_budget), points.only(largest_budget)
     found = fitting.fit(seen, args.method)
     largest = float(seen.flops.max())
 
     print(laws.as_text(found, args.method))
     for line in said:
         print(f"note: {line}")
-    bound = fitting.floor(found)
-    if bound is not None:
-        seen_or_not = "seen" if bound[1] < 0.05 else "not seen"
-        print(f"a floor of the loss of {bound[0]:.4g} is {seen_or_not}, p = {bound[1]:.3f}")
+    if (bound := fitting.floor(found)) is not None:
+        print(laws.floor_text(*bound))
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     more = {"runs": len(tuned), "largest": largest, "convention": args.convention or rows[0].get("convention")}

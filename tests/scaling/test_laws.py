@@ -96,6 +96,12 @@ def test_the_envelope_of_curves_finds_the_best_sizes():
     np.testing.assert_allclose(loss.y, CHINCHILLA.best(6.0)["loss"](loss.x), rtol=5e-3)
 
 
+def test_an_envelope_without_an_interval_is_refused():
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e8, 1e11, 60)))
+    with pytest.raises(UsageError, match="curves of at least 5 sizes, or its laws have no interval, and these are 4"):
+        envelope.fit(Points(n, d, 6 * n * d, CHINCHILLA(n, d)))
+
+
 def tuned(noise, seed=0):
     """Yin et al., tables 1 and 2: exponents of tokens and parameters."""
     rng, rows = np.random.default_rng(seed), []

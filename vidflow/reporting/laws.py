@@ -40,6 +40,15 @@ def as_text(found: Found, method: str) -> str:
     return "\n".join(lines)
 
 
+def floor_text(floor: float, chance: float) -> str:
+    """Whether the loss ends at a floor; `chance` is that of such a bend in the data of a law without one."""
+    if chance >= 0.05:
+        return f"a floor of the loss is not seen, p = {chance:.3f}"
+    if floor > 0:
+        return f"a floor of the loss of {floor:.4g} is seen, p = {chance:.3f}: the law above foretells too little"
+    return f"the loss falls ever faster, p = {chance:.3f}: the law above foretells too much"
+
+
 def held_text(rows: Sequence[Held]) -> str:
     """How far the laws of the other budgets were off at the largest."""
     lines = [f"held out: the budget of {rows[0].flops:.3g} FLOPs"]

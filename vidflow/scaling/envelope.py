@@ -11,6 +11,7 @@ from vidflow.scaling.isoflop import Points
 from vidflow.scaling.laws import Fitted
 
 GRID = 100  # budgets looked at
+SIZES = 5  # of four, a law needs every one, and curves drawn with replacement give no other law
 
 
 def fit(points: Points, resamples: int = 1000, seed: int = 0) -> dict[str, Fitted]:
@@ -21,11 +22,14 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> dict[str, Fitte
     drawn with replacement.
 
     Raises:
-      UsageError: fewer than three sizes, or fewer than two that are ever best.
+      UsageError: fewer than five sizes, or fewer than two that are ever best.
     """
     sizes = np.unique(points.parameters)
-    if len(sizes) < 3:
-        raise UsageError(f"The envelope needs curves of at least three sizes, and these are {len(sizes)}.")
+    if len(sizes) < SIZES:
+        raise UsageError(
+            f"The envelope needs curves of at least {SIZES} sizes, or its laws have no interval, and these are "
+            f"{len(sizes)}: train more sizes."
+        )
     curves = [points.only(points.parameters == size) for size in sizes]
     budgets = np.geomspace(points.flops.min(), points.flops.max(), GRID)
     losses, tokens = (np.stack([_on(budgets, curve, name) for curve in curves]) for name in ("loss", "tokens"))

@@ -5,7 +5,7 @@ parameters is close to a parabola, whose minimum is the best model for that budg
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,11 @@ class Parabola(NamedTuple):
         """At the minimum."""
         return float(np.polyval(self.curve, np.log(self.parameters)))
 
+    def along(self, values: Values, parameters: Any) -> Any:
+        """What models of other sizes have of `values`, positive, one a point: by a parabola of the logarithms."""
+        smooth = np.polyfit(np.log(self.points.parameters), np.log(values), 2)
+        return np.exp(np.polyval(smooth, np.log(parameters)))
+
 
 def budgets(points: Points) -> list[Points]:
     """The points of each budget, from the smallest."""
@@ -69,7 +74,7 @@ def parabola(points: Points) -> Parabola:
     if len(sizes) < SIZES:
         raise UsageError(
             f"The budget of {flops:.3g} FLOPs has models of {len(sizes)} sizes, and a parabola with its noise needs "
-            f"{SIZES}: train more sizes at this budget, or leave it out."
+            f"{SIZES}: train more sizes at this budget, leave it out, or count FLOPs as the sweep did."
         )
     if not np.all(np.isfinite(points.loss)):
         raise UsageError(f"The budget of {flops:.3g} FLOPs has a loss that is not a number: leave that run out.")

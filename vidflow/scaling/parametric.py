@@ -6,6 +6,7 @@ Constants minimise Huber's loss of the difference of logarithms (delta 1e-3), fr
 runs do not pull. Under C = k N D the best model of a budget is a power law of it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,11 @@ from scipy import optimize
 from scipy.special import logsumexp
 
 from vidflow.errors import UsageError
-from vidflow.scaling.isoflop import Points
+from vidflow.scaling.isoflop import Parabola, Points
 from vidflow.scaling.laws import Fitted, PowerLaw
 
 DELTA = 1e-3
+GRID = 2000  # sizes looked at
 FLOPS_SPREAD = 0.1  # of log (flops / parameters / tokens), beyond which C = k N D is not what was counted
 
 
@@ -98,6 +100,17 @@ def best(law: Loss, again: list[Loss], points: Points) -> dict[str, Fitted]:
         name: Fitted(line, *np.array([other[name] for other in drawn]).T, flops, line(flops))
         for name, line in law.best(flops_per).items()
     }
+
+
+def best_on(laws: Sequence[Loss], curve: Parabola) -> dict[str, np.ndarray]:
+    """Of the models between the smallest and the largest of a budget, however its FLOPs were counted: the `parameters`,
+    `tokens` and `loss` of the one that is best by each law."""
+    sizes = curve.points.parameters
+    parameters = np.geomspace(sizes.min(), sizes.max(), GRID)
+    tokens = curve.along(curve.points.tokens, parameters)
+    losses = np.stack([law(parameters, tokens) for law in laws])
+    at = losses.argmin(axis=1)
+    return {"parameters": parameters[at], "tokens": tokens[at], "loss": losses.min(axis=1)}
 
 
 def _solve(start: tuple, u: np.ndarray, v: np.ndarray, loss: np.ndarray) -> optimize.OptimizeResult:

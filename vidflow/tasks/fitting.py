@@ -15,11 +15,13 @@ METHODS = ("isoflop", "parametric", "envelope")
 
 
 class Found(NamedTuple):
-    """What a fit gives: the laws by name, the parabolas (of isoflop), and the formula of the loss (of parametric)."""
+    """What a fit gives: the laws by name, the parabolas (of isoflop), the formula of the loss (of parametric) and those
+    of resampled data."""
 
     laws: dict[str, Fitted]
     parabolas: list[Parabola]
     formula: parametric.Loss | None
+    resampled: list[parametric.Loss]
 
 
 class Held(NamedTuple):
@@ -37,17 +39,17 @@ def fit(points: Points, method: str) -> Found:
     """Raises UsageError: as the method does, or an unknown one."""
     match method:
         case "isoflop":
-            return Found(*isoflop.fit(points), None)
+            return Found(*isoflop.fit(points), None, [])
         case "parametric":
             formula, again = parametric.fit_with_intervals(points)
-            return Found(parametric.best(formula, again, points), [], formula)
+            return Found(parametric.best(formula, again, points), [], formula, again)
         case "envelope":
-            return Found(envelope.fit(points), [], None)
+            return Found(envelope.fit(points), [], None, [])
     raise UsageError(f"--method={method} is not a method of fitting: use one of {', '.join(METHODS)}.")
 
 
-def without_the_largest(points: Points) -> tuple[Points, Points]:
-    """The points of all budgets but the largest, and those of the largest.
+def of_the_largest(points: Points) -> np.ndarray:
+    """Which points are of the largest budget.
 
     Raises:
       UsageError: fewer than three budgets.
@@ -55,21 +57,20 @@ def without_the_largest(points: Points) -> tuple[Points, Points]:
     groups = isoflop.budgets(points)
     if len(groups) < 3:
         raise UsageError(f"--holdout=largest leaves {len(groups) - 1} of {len(groups)} budgets, and a law needs two.")
-    largest = points.flops >= groups[-1].flops.min()
-    return points.only(~largest), points.only(largest)
+    return points.flops >= groups[-1].flops.min()
 
 
 def tried(found: Found, held: Points) -> list[Held]:
-    """Laws against the budget that they did not see."""
+    """Laws against the best model of the budget that they did not see, by a parabola through it."""
     curve = isoflop.parabola(held)
-    nearest = np.argmin(np.abs(np.log(held.parameters / curve.parameters)))
-    tokens = float(held.parameters[nearest] * held.tokens[nearest] / curve.parameters)
+    flops, tokens = (float(curve.along(values, curve.parameters)) for values in (held.flops, held.tokens))
     truth = {"parameters": curve.parameters, "tokens": tokens, "loss": curve.loss}
-    return [
-        Held(name, curve.flops, *found.laws[name].predict(curve.flops), value)
-        for name, value in truth.items()
-        if name in found.laws
-    ]
+    if found.formula is None:
+        said = {name: found.laws[name].predict(flops) for name in truth}
+    else:
+        best = parametric.best_on([found.formula, *found.resampled], curve)
+        said = {name: (float(best[name][0]), *laws.percentiles(best[name][1:])) for name in truth}
+    return [Held(name, flops, *said[name], value) for name, value in truth.items()]
 
 
 def floor(found: Found) -> tuple[float, float] | None:
