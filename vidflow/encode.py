@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME, tiles)
     with files.held(out if share.of == 1 else out / f"share-{share.index + 1}-of-{share.of}"):
-        clips = encode_clips(config.data, config.seed, autoencoder, out, share)
+        encode_clips(config.data, config.seed, autoencoder, out, share)
     if "text" in config and config.text.get("encoders") is not None:
         texts = Path(config.text.cache or out / "text")
-        Embeddings(config, texts).fill(latents_cache.captions(out, clips, share))
+        Embeddings(config, texts).fill(latents_cache.captions(out, share))
         print(f"Embeddings of the captions: train with --config.text.cache={texts}")
 
 

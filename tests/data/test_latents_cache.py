@@ -1,12 +1,13 @@
-"""The cache of latents: written in parts, whole or not at all."""
+"""The cache of latents: written in parts, whole or not at all, each clip checked as it is read."""
 
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from vidflow import files
 from vidflow.data import latents_cache
-from vidflow.data.latents_cache import LatentsSource
+from vidflow.data.latents_cache import LatentsSource, Layout
 from vidflow.errors import UsageError
 
 RECIPE = {"autoencoder": "abc", "data": {"level": 0}}
@@ -17,13 +18,18 @@ def encode(indices):
     return latents, [f"clip {i}" for i in indices]
 
 
-def write(folder, clips=10, encode=encode, recipe=RECIPE, share=latents_cache.ALL):
-    return list(latents_cache.write(folder, recipe, clips, encode, share))
+def interrupted(at):
+    def dies(indices):
+        if indices.start == at:
+            raise RuntimeError
+        return encode(indices)
+
+    return dies
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(latents_cache, "CLIPS_PER_PART", 4)
+def write(folder, clips=10, encode=encode, recipe=RECIPE, share=latents_cache.ALL, clips_per_part=4):
+    latents_cache.begin(folder, recipe, Layout(clips, clips_per_part))
+    return list(latents_cache.write(folder, encode, share))
 
 
 def test_what_is_written_is_read_at_random(tmp_path):
@@ -38,13 +44,8 @@ def test_what_is_written_is_read_at_random(tmp_path):
 
 
 def test_an_interrupted_write_is_not_whole_and_goes_on_where_it_stopped(tmp_path):
-    def dies(indices):
-        if indices.start == 8:
-            raise KeyboardInterrupt
-        return encode(indices)
-
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, encode=dies)
+    with pytest.raises(RuntimeError):
+        write(tmp_path, encode=interrupted(8))
     assert not latents_cache.is_whole(tmp_path, RECIPE)
     with pytest.raises(UsageError, match="no whole cache"):
         LatentsSource(tmp_path)
@@ -58,7 +59,7 @@ def test_an_interrupted_write_is_not_whole_and_goes_on_where_it_stopped(tmp_path
 def test_shares_of_a_cache_are_whole_together(order, tmp_path):
     """The last of them says so; what they wrote is what one process writes."""
     shares = [latents_cache.parse_share(f"{number}/2") for number in order]
-    assert sum(latents_cache.clips_in(10, share) for share in shares) == 10
+    assert sorted([*Layout(10, 4).parts(shares[0]), *Layout(10, 4).parts(shares[1])]) == [0, 1, 2]
     write(tmp_path / "shared", share=shares[0])
     assert not latents_cache.is_whole(tmp_path / "shared", RECIPE)
     write(tmp_path / "shared", share=shares[1])
@@ -74,24 +75,65 @@ def test_no_such_share(text):
         latents_cache.parse_share(text)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_a_damaged_part_is_refused_and_made_again(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_part_that_is_not_whole_is_refused_and_made_again(tmp_path, damage):
     write(tmp_path)
     part = tmp_path / "part-00001.safetensors"
-    data = bytearray(part.read_bytes())
     if damage == "truncate":
-        part.write_bytes(data[:-7])
-    elif damage == "flip":
-        data[-1] ^= 1
-        part.write_bytes(data)
+        part.write_bytes(part.read_bytes()[:-7])
     else:
         part.unlink()
+    assert not latents_cache.is_whole(tmp_path, RECIPE)
     with pytest.raises(UsageError, match="Part 1"):
         LatentsSource(tmp_path)
     made = []
     write(tmp_path, encode=lambda indices: made.append(indices) or encode(indices))
-    assert made == [range(4, 8)]
+    assert made == [range(4, 8)] and latents_cache.is_whole(tmp_path, RECIPE)
     np.testing.assert_array_equal(LatentsSource(tmp_path)[5]["latents"], 5)
+
+
+@pytest.mark.parametrize("byte", [-1, 20])
+def test_an_altered_clip_is_refused_when_it_is_read(tmp_path, byte):
+    """Of the last clip of a part, or of what a part says of itself."""
+    write(tmp_path)
+    part = tmp_path / "part-00001.safetensors"
+    data = bytearray(part.read_bytes())
+    data[byte] ^= 1
+    part.write_bytes(data)
+    source = LatentsSource(tmp_path)
+    for index in (0, 8) if byte == 20 else (0, 4, 8):
+        np.testing.assert_array_equal(source[index]["latents"], index)
+    with pytest.raises(UsageError, match="part-00001.safetensors is damaged: delete it"):
+        source[7]
+    part.unlink()
+    write(tmp_path)
+    np.testing.assert_array_equal(LatentsSource(tmp_path)[7]["latents"], 7)
+
+
+def test_a_cache_is_read_a_clip_at_a_time(tmp_path):
+    """Of 64 MiB, memory takes one clip."""
+    clip = np.zeros((4, 64, 64, 16), np.float16)
+
+    def large(indices):
+        return np.broadcast_to(clip, (len(indices), *clip.shape)), [f"clip {i}" for i in indices]
+
+    write(tmp_path, clips=128, encode=large, clips_per_part=32)
+    tracemalloc.start()
+    source = LatentsSource(tmp_path)
+    for index in range(0, 128, 9):
+        source[index]
+    assert tracemalloc.get_traced_memory()[1] < 8 * clip.nbytes
+    tracemalloc.stop()
+
+
+def test_large_latents_are_few_to_a_part_and_one_that_was_begun_goes_on_as_it_is(tmp_path):
+    assert Layout.of(10, (8, 8, 8, 16)) == (10, 1024)
+    assert Layout.of(10**6, (32, 96, 96, 16)) == (10**6, 113)
+    assert Layout.of(10, (1, 10**5, 10**5, 16)) == (10, 1)
+    with pytest.raises(RuntimeError):
+        write(tmp_path, encode=interrupted(8), clips_per_part=4)
+    assert write(tmp_path, clips_per_part=5) == [4, 4, 2]
+    assert len(LatentsSource(tmp_path)) == 10
 
 
 def test_another_recipe_is_refused_also_over_a_cache_that_was_only_begun(tmp_path):

@@ -73,6 +73,18 @@ def test_a_damaged_part_is_not_read_and_is_made_again(tmp_path, spoil, caplog):
     assert parts == [2] and "a" in TextCache(tmp_path)
 
 
+def test_altered_embeddings_are_refused_when_they_are_read(tmp_path):
+    fill(tmp_path, ["a", "bb"])
+    (part,) = tmp_path.glob("part-*.safetensors")
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    cache = TextCache(tmp_path)
+    assert cache["a"].shape == (1, 2)
+    with pytest.raises(UsageError, match="is damaged: delete it"):
+        cache["bb"]
+
+
 def test_another_encoder_is_refused(tmp_path):
     fill(tmp_path, ["a"])
     with pytest.raises(UsageError, match="another encoder"):

@@ -1,26 +1,23 @@
 """A cache of one encoder's embeddings: every text once, written by `vidflow encode`, read at random by any run.
 
     encoder.json                 the digest of the encoder
-    part-<digest>.safetensors    `embeddings` [all tokens, D] bfloat16, text after text
-    part-<digest>.json           the texts, where each ends, and the digest of the file beside it; written last
+    part-<digest>.safetensors    embeddings [all tokens, D] bfloat16, text after text; in the .json beside it the texts
 
-A part is named by its texts and written whole or not at all, so an interrupted encode goes on with what is missing,
-several processes can write into one folder, and a cache grows with the data sets that use it.
+A part is named by its texts and written whole or not at all (`data.parts`), so an interrupted encode goes on with what
+is missing, several processes can write into one folder, and a cache grows with the data sets that use it.
 """
 
 import hashlib
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from vidflow import files
+from vidflow.data import parts
+from vidflow.data.parts import Part
 from vidflow.errors import UsageError
 
 TEXTS_PER_PART = 1024
@@ -49,10 +46,9 @@ class TextCache:
                 f"{folder} holds embeddings of another encoder, or of other settings of it: name another folder in "
                 "config.text.cache, or another encoder."
             )
-        self._place: dict[str, tuple[Path, int, int]] = {}
-        self._parts: dict[Path, object] = {}
-        for card in sorted(folder.glob("part-*.json")):
-            self._read_card(card)
+        self._place: dict[str, tuple[Part, int]] = {}
+        for path in sorted(folder.glob("part-*.safetensors")):
+            self._note(path)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -63,16 +59,14 @@ class TextCache:
         return text in self._place
 
     def __getitem__(self, text: str) -> Float[np.ndarray, "L D"]:
-        """The embeddings of its tokens, bfloat16. KeyError for a text that is not here."""
-        part, low, high = self._place[text]
-        if part not in self._parts:
-            self._parts[part] = safe_open(part, framework="numpy").__enter__()
-        return self._parts[part].get_slice("embeddings")[low:high]
+        """The embeddings of its tokens, bfloat16. KeyError for a text that is not here, UsageError for damaged ones."""
+        part, number = self._place[text]
+        return part[number]
 
     def tokens(self, text: str) -> int:
         """How many embeddings a text has."""
-        _, low, high = self._place[text]
-        return high - low
+        part, number = self._place[text]
+        return part.length(number)
 
     def add(self, texts: Sequence[str], encode: Encode) -> Iterator[int]:
         """Writes the embeddings of those texts that are not here yet, and yields how many each part has.
@@ -88,32 +82,13 @@ class TextCache:
 
     def _write(self, texts: list[str], embeddings: np.ndarray, mask: np.ndarray) -> None:
         name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-        arrays, card = (self._folder / f"part-{name}.{kind}" for kind in ("safetensors", "json"))
-        temporary = files.temporary_beside(arrays)
+        path = self._folder / f"part-{name}.safetensors"
         ends = mask.sum(axis=1).cumsum().tolist()
-        try:
-            save_file({"embeddings": embeddings[mask].astype(ml_dtypes.bfloat16)}, temporary)
-            digest = files.sha256(temporary)
-            os.replace(temporary, arrays)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise UsageError(f"Cannot write {arrays} ({error}): make room; what is written stays.") from None
-        files.write_record(card, {"texts": texts, "ends": ends, "sha256": digest})
-        self._note(arrays, texts, ends)
+        parts.write(path, embeddings[mask].astype(ml_dtypes.bfloat16), ends, {"texts": texts})
+        self._note(path)
 
-    def _read_card(self, path: Path) -> None:
-        arrays = path.with_suffix(".safetensors")
-        try:
-            card = files.read_record(path)
-            whole = files.sha256(arrays) == card["sha256"]
-        except (UsageError, FileNotFoundError) as error:
-            logging.warning("%s", error)
-            return
-        if whole:
-            self._note(arrays, card["texts"], card["ends"])
-        else:
-            logging.warning("%s is not what was written there: its texts are encoded again.", arrays)
-
-    def _note(self, part: Path, texts: list[str], ends: list[int]) -> None:
-        for text, low, high in zip(texts, [0, *ends], ends, strict=False):
-            self._place.setdefault(text, (part, low, high))
+    def _note(self, path: Path) -> None:
+        if card := parts.card(path):
+            part = Part(path, card)
+            for number, text in enumerate(card["texts"]):
+                self._place.setdefault(text, (part, number))

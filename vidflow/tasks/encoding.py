@@ -11,51 +11,53 @@ from tqdm import tqdm
 
 from vidflow import config as configs
 from vidflow.data import latents_cache
-from vidflow.data.latents_cache import Share
+from vidflow.data.latents_cache import Layout, Share
 from vidflow.data.sources import make_source
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
+PIXELS = 2**24  # of clips that a device has at a time, or one clip
 HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
 
 
 def encode_clips(
     data: ConfigDict, seed: int, autoencoder: FrozenAutoencoder, folder: Path, share: Share = latents_cache.ALL
-) -> int:
+) -> None:
     """Encodes the clips of `data` (see data.sources), or a share of them, into a cache in `folder`, going on where a
-    last call stopped. A batch is spread over the devices of this process. Gives the number of all clips.
+    last call stopped. A batch is spread over the devices of this process.
 
     Raises:
       UsageError: the folder holds a cache of other data or of another autoencoder, the data are refused, or their
         height or width is not one that the autoencoder's strides divide.
     """
-    autoencoder.compression.latent_shape(data.frames, data.height, data.width)
+    shape = autoencoder.compression.latent_shape(data.frames, data.height, data.width)
     clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in HOW}
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     recipe |= {"tiles": [list(part) for part in autoencoder.tiles]} if autoencoder.tiles else {}
     if latents_cache.is_whole(folder, recipe):
-        return latents_cache.number_of_clips(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     source = make_source(data, seed=seed, manifest=folder / "data.json")
 
     devices = math.gcd(BATCH, jax.local_device_count())
+    batch = devices * max(1, min(BATCH // devices, PIXELS // math.prod((data.frames, data.height, data.width))))
     place = batch_sharding(make_mesh(data=devices, devices=jax.local_devices()))
 
-    def encode(indices: range) -> latents_cache.Part:
+    def encode(indices: range) -> latents_cache.Encoded:
         latents, captions = [], []
-        for low in range(indices.start, indices.stop, BATCH):
-            clips = [source[index] for index in range(low, min(low + BATCH, indices.stop))]
+        for low in range(indices.start, indices.stop, batch):
+            clips = [source[index] for index in range(low, min(low + batch, indices.stop))]
             # Full batches only, the last one padded, so that the encoder compiles once.
-            videos = np.stack([clips[min(i, len(clips) - 1)]["video"] for i in range(BATCH)])
+            videos = np.stack([clips[min(i, len(clips) - 1)]["video"] for i in range(batch)])
             latents.append(autoencoder.encode(videos, place)[: len(clips)])
             captions += [clip["caption"] for clip in clips]
             bar.update(len(clips))
         return np.concatenate(latents), captions
 
+    mine = latents_cache.begin(folder, recipe, Layout.of(len(source), shape)).parts(share)
     before = 0
-    with tqdm(total=latents_cache.clips_in(len(source), share), unit="clip", dynamic_ncols=True, desc="encode") as bar:
-        for clips in latents_cache.write(folder, recipe, len(source), encode, share):
+    with tqdm(total=sum(map(len, mine.values())), unit="clip", dynamic_ncols=True, desc="encode") as bar:
+        for clips in latents_cache.write(folder, encode, share):
             before += clips
             bar.update(before - bar.n)  # a part that was there already
-    return len(source)
