@@ -21,7 +21,6 @@ from vidflow import config as configs
 from vidflow.metrics import intervals
 from vidflow.tasks import evaluation, generation, text_to_video
 from vidflow.tasks.generation import Generator
-from vidflow.text import byte_tokens
 
 REFERENCE = ("euler", "uniform", 1000)
 ROWS = [("euler", "uniform", steps) for steps in (25, 50, 100, 250)]
@@ -59,7 +58,7 @@ def latents(
     shape = generator.autoencoder.compression.latent_shape(data.frames, data.height, data.width)
     model = text_to_video.make_model(config)
     sample = jax.jit(generation.make_sampler(model, config, shape, steps, guidance))
-    text, empty = (byte_tokens.tokenize(some, config.text.length) for some in (prompts, [""] * len(prompts)))
+    text, empty = generator.read(prompts), generator.read([""] * len(prompts))
     return np.asarray(sample(generator.params, text, empty, jax.random.key(0), np.arange(len(prompts))))
 
 
