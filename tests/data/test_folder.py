@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.real_clips import REAL_CLIPS, real_clip
 from vidflow.data import video
+from vidflow.data.decoders import Decoders
 from vidflow.data.folder import FolderSource
 from vidflow.errors import UsageError
 
@@ -357,13 +359,28 @@ def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
         fixed()
     caption(folder, b="b")
     fixed()
-    numbered(folder, "b.mp4", 8, first=11)
+    video = (folder / "b.mp4").read_bytes()
+    (folder / "b.mp4").write_bytes(video[:-1] + bytes([video[-1] ^ 1]))  # as long as before
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+        [fixed()[index] for index in range(6)]
+    assert numbers(fixed()[5]) == first[5]  # of another file
+    numbered(folder, "b.mp4", 12, first=11)
     with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
         fixed()
     (folder / "b.mp4").unlink()
     (folder / "b.txt").unlink()
     with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
         fixed()
+
+
+def test_as_many_files_are_scanned_at_a_time_as_there_are_processors(tmp_path, monkeypatch):
+    three_files(tmp_path)
+    before = [numbers(item) for item in source(tmp_path)]
+    meeting = threading.Barrier(3, timeout=30)  # passed by three files that are looked at together
+    probe = Decoders.probe
+    monkeypatch.setattr(Decoders, "probe", lambda self, path: (meeting.wait(), probe(self, path))[1])
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert [numbers(item) for item in source(tmp_path)] == before
 
 
 # ------------------------------------------------------------------ fast motion

@@ -1,6 +1,7 @@
 """A folder of captioned video files as a random-access source of clips."""
 
 import bisect
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -8,6 +9,7 @@ import operator
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -20,6 +22,10 @@ from vidflow.errors import UsageError
 
 EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 
+ALTERED = (
+    "{} or its caption is not what this run started with, which its data.json lists: restore it, or start a run in "
+    "another --workdir."
+)
 _FEW = 8  # files; fewer are scanned before a progress bar would be read
 
 
@@ -34,8 +40,10 @@ class FolderSource:
     `captions.jsonl` at the top with lines `{"file": "sub/walk.mp4", "caption": "..."}`.
 
     The first time, every captioned file is decoded once, because only the decoder knows how many
-    frames a file has. What was found is written to `manifest`, if that is given, with a digest of
-    every file; later the folder must hold just these files, and new ones are passed over.
+    frames a file has. What was found is written to `manifest`, if that is given, with the size and
+    a digest of every file; later the folder must hold just these files, and new ones are passed
+    over. Sizes and captions are looked at when the source is made, the digest of a file when the
+    first of its clips is read.
 
     With `max_interval` above 1 a clip takes every k-th frame at `fps` from its beginning on, k drawn by (seed, index)
     from 1 to as many as the file has room for: fast motion, as HunyuanVideo's autoencoder learnt from (intervals to 8).
@@ -71,9 +79,11 @@ class FolderSource:
         self._size = {"frames": frames, "height": height, "width": width, "fps": fps}
         self._decoders, self._lock = Decoders(), threading.Lock()
         if manifest and manifest.exists():
-            found = _verified(manifest, self._folder, self._size)
+            found = _listed(manifest, self._folder, self._size)
+            self._unchecked = {file["name"] for file in found["files"]}
         else:
-            found = _scanned(self._folder, self._size, self._decoders)
+            found = _scanned(self._folder, self._size)
+            self._unchecked = set()
         self.skipped = [(name, reason) for name, reason in found["skipped"]]
         self._files = found["files"]
         if not self._files:
@@ -98,7 +108,7 @@ class FolderSource:
         `index` is that of the clip which was read: another one where the file of this one cannot be.
 
         Raises:
-          UsageError: too many files turned out to be unusable.
+          UsageError: too many files turned out to be unusable, or one is not that of the manifest.
         """
         index = operator.index(index)
         if not 0 <= index < len(self):
@@ -107,6 +117,7 @@ class FolderSource:
             number = bisect.bisect_right(self._ends, candidate)
             first = self._ends[number - 1] if number else 0
             file = self._files[number]
+            self._check(file)
             try:
                 pictures = self._decoders.read(self._folder / file["path"], **self._where(candidate, file, first))
             except UsageError as reason:
@@ -114,6 +125,14 @@ class FolderSource:
             else:
                 return {"video": pictures, "caption": file["caption"], "index": candidate}
         raise AssertionError("replacements have no end")
+
+    def _check(self, file: dict[str, Any]) -> None:
+        if file["name"] in self._unchecked:
+            path = self._folder / file["path"]
+            with contextlib.suppress(OSError):  # of which the decoder will speak
+                if files.sha256(path) != file["sha256"]:
+                    raise UsageError(ALTERED.format(path))
+            self._unchecked.discard(file["name"])
 
     def _where(self, index: int, file: dict[str, Any], first: int) -> dict[str, Any]:
         """What of the file clip `index` is: from its own beginning on, every so many frames as fit and are drawn."""
@@ -153,39 +172,45 @@ def drawn_interval(seed: int, index: int, most: int) -> int:
     return 1 + int.from_bytes(hashlib.sha256(f"{seed} {index} interval".encode()).digest()[:8]) % most
 
 
-def _scanned(folder: Path, size: dict[str, Any], decoders: Decoders) -> dict[str, Any]:
-    """What a folder holds: `files` (name, path, digest, caption, clips), `skipped` (name, reason), `size` of a clip."""
-    videos = _videos(folder)
+def _scanned(folder: Path, size: dict[str, Any]) -> dict[str, Any]:
+    """What a folder holds: `files` (name, path, sha256, bytes, caption, clips), `skipped` (name, reason), `size` of a
+    clip. As many files are decoded at a time as there are processors."""
+    videos, decoders = _videos(folder), Decoders()
     texts = captions.read(folder, videos)
-    found: dict[str, Any] = {"size": size, "files": [], "skipped": []}
-    for name in tqdm(videos, desc="scan", unit="file", disable=len(videos) <= _FEW):
+
+    def look(name: str) -> dict[str, Any] | str:
+        path = videos[name]
         try:
-            clips = _clips(videos[name], texts.get(name, ""), size["frames"], size["fps"], decoders)
-            digest = files.sha256(videos[name])
+            clips = _clips(path, texts.get(name, ""), size["frames"], size["fps"], decoders)
+            file = {"path": path.relative_to(folder).as_posix(), "sha256": files.sha256(path)}
+            return {"name": name, **file, "bytes": path.stat().st_size, "caption": texts[name], "clips": clips}
         except UsageError as reason:
-            found["skipped"].append([name, str(reason)])
+            return str(reason)
         except OSError as error:
-            found["skipped"].append([name, f"cannot be read: {error.strerror}"])
-        else:
-            path = videos[name].relative_to(folder).as_posix()
-            entry = {"name": name, "path": path, "sha256": digest, "caption": texts[name], "clips": clips}
-            found["files"].append(entry)
+            return f"cannot be read: {error.strerror}"
+
+    found: dict[str, Any] = {"size": size, "files": [], "skipped": []}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = tqdm(pool.map(look, videos), desc="scan", unit="file", total=len(videos), disable=len(videos) <= _FEW)
+        for name, seen in zip(videos, looks, strict=True):
+            if isinstance(seen, str):
+                found["skipped"].append([name, seen])
+            else:
+                found["files"].append(seen)
     return found
 
 
-def _verified(manifest: Path, folder: Path, size: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, of these clips, its files unchanged."""
+def _listed(manifest: Path, folder: Path, size: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, of these clips, whose files have their sizes and captions."""
     found = files.read_record(manifest)
     if found["size"] != size:
         raise UsageError(f"{manifest} lists clips of {found['size']} and {size} are asked for: use another --workdir.")
     texts = captions.read(folder, _videos(folder))
-    for file in tqdm(found["files"], desc="check", unit="file", disable=len(found["files"]) <= _FEW):
+    for file in found["files"]:
         path = folder / file["path"]
-        if not path.is_file() or files.sha256(path) != file["sha256"] or texts.get(file["name"]) != file["caption"]:
-            raise UsageError(
-                f"{path} or its caption is not what this run started with, which {manifest} lists: restore it, or "
-                "start a run in another --workdir."
-            )
+        same = path.is_file() and path.stat().st_size == file["bytes"]
+        if not same or texts.get(file["name"]) != file["caption"]:
+            raise UsageError(ALTERED.format(path))
     return found
 
 

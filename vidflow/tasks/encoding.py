@@ -2,8 +2,12 @@
 
 import json
 import math
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import grain
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,6 +16,7 @@ from tqdm import tqdm
 from vidflow import config as configs
 from vidflow.data import latents_cache
 from vidflow.data.latents_cache import Layout, Share
+from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
@@ -46,8 +51,7 @@ def encode_clips(
 
     def encode(indices: range) -> latents_cache.Encoded:
         latents, captions = [], []
-        for low in range(indices.start, indices.stop, batch):
-            clips = [source[index] for index in range(low, min(low + batch, indices.stop))]
+        for clips in _ahead(source, indices, batch, data.threads):
             # Full batches only, the last one padded, so that the encoder compiles once.
             videos = np.stack([clips[min(i, len(clips) - 1)]["video"] for i in range(batch)])
             latents.append(autoencoder.encode(videos, place)[: len(clips)])
@@ -61,3 +65,12 @@ def encode_clips(
         for clips in latents_cache.write(folder, encode, share):
             before += clips
             bar.update(before - bar.n)  # a part that was there already
+
+
+def _ahead(source: Source, indices: range, batch: int, threads: int) -> Iterator[list[dict[str, Any]]]:
+    """The clips, `batch` at a time: while some are encoded, the next ones are read."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=batch + threads)
+    clips = grain.MapDataset.range(indices.start, indices.stop).map(source.__getitem__).to_iter_dataset(options)
+    ahead = iter(clips)
+    while some := list(islice(ahead, batch)):
+        yield some
