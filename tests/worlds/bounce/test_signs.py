@@ -27,6 +27,13 @@ def test_every_glyph_is_read(glyph, height):
     assert signs.read(np.repeat(board[None, ..., None], 3, axis=-1)) == glyph
 
 
+@pytest.mark.parametrize("width", [22, 23, 24])
+def test_a_word_that_a_narrow_frame_cuts_at_its_edges_is_read(width):
+    for word in ("ABC", "M2K", "ZWE", "H9R"):
+        strip = signs.draw(word, 16, width).astype(np.uint8)
+        assert signs.read(np.repeat(strip[None, ..., None], 3, axis=-1)) == word
+
+
 def test_the_reader_is_right_about_true_clips():
     found = [score(*bounce.clip(0, index, split="test", captions="mixed", **CLIP)) for index in range(100)]
     assert np.mean([row["word"] for row in found]) == 1.0
