@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
     parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
     parser.add_argument("--only", metavar="PART[,PART]", help="autoencoder, loss, samples (default: all)")
+    parser.add_argument("--mesh", default="data=1", metavar="a=n,b=m", help="devices, as of vidflow sample")
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start()
     from vidflow.autoencoders import perceptual
     from vidflow.metrics import i3d
+    from vidflow.parallel.mesh import make_mesh, parse_sizes
     from vidflow.tasks import evaluation, reconstruction
     from vidflow.training import run_folder
 
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         run = Path(args.run)
         with run_folder.evaluating(run, [word for word in argv if not word.startswith("--run")]):
-            said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts)
+            mesh = make_mesh(**parse_sizes(args.mesh))
+            said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts, mesh)
         print(table(scores))
     if said is not None:
         print(said.card())

@@ -8,7 +8,8 @@ kernel about three times a step, or turns the product into a loop of permutes. T
 transposition: gathers become reduce-scatters.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from vidflow.axes import BATCH, SEQUENCE, TENSOR
+from vidflow.errors import UsageError
 
 linear_init = nn.initializers.lecun_normal()
 Names = tuple[str, str]  # logical axes of a kernel: input, output
@@ -91,6 +93,9 @@ def project(
 
     Tokens that are spread enter and leave over `sequence` and `tensor`, but over `sequence` alone where the features
     are over `tensor`.
+
+    Raises:
+      UsageError: rows, tokens or features that the mesh does not divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -100,6 +105,8 @@ def project(
     column, row = (TENSOR in _axes(side) for side in (spec[1], spec[0]))
     entering = P(BATCH, wide if row else narrow, TENSOR if row else None)
     leaving = P(BATCH, wide if column else narrow, TENSOR if column else None)
+    _check_sizes(("rows", "tokens", "features"), x.shape, entering, mesh.shape)
+    _check_sizes(("features", "features"), kernels[0].shape, spec, mesh.shape)
 
     def on_one_device(x: Array, kernels: tuple[Array, ...]) -> tuple[Array, ...]:
         if column and spread:
@@ -111,6 +118,16 @@ def project(
 
     spread_out = jax.shard_map(on_one_device, in_specs=(entering, spec), out_specs=leaving, check_vma=False)
     return spread_out(x, kernels)
+
+
+def _check_sizes(names: Sequence[str], shape: Sequence[int], spec: P, mesh: Mapping[str, int]) -> None:
+    for name, number, side in zip(names, shape, spec, strict=True):
+        ways = math.prod(mesh[axis] for axis in _axes(side))
+        if number % ways:
+            raise UsageError(
+                f"A projection of {number} {name} does not divide over the mesh axes {' x '.join(_axes(side))} of "
+                f"{ways}: choose a mesh that does."
+            )
 
 
 def _axes(side: Any) -> tuple[str, ...]:

@@ -5,7 +5,8 @@
   vidflow sample --prompt="a red square stays still" --run=runs/demo --steps=50 --guidance=5 --frames=8
 
 Without --run the small model of the bounce world that ships with the package is used. The same weights, prompt, seed
-and settings give the same video.
+and settings give the same video. A model that is too large for one device is spread over those of this host by
+--mesh=sequence=8 (a clip's tokens and the parameters in eight parts) or other sizes of data, fsdp, sequence and tensor.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, help="length of the video (default: as trained)")
     parser.add_argument("--height", type=int, help="in pixels (default: as trained)")
     parser.add_argument("--width", type=int, help="in pixels (default: as trained)")
+    parser.add_argument("--mesh", default="data=1", metavar="a=n,b=m", help="devices to spread over (default: one)")
     args, _ = cli.parse_with_overrides(parser, argv)
     if (args.text is None) == (args.prompt is None):
         raise UsageError('Give one prompt: vidflow sample "a red circle moves left".')
@@ -38,9 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     start()
     from vidflow.data import video
+    from vidflow.parallel.mesh import make_mesh, parse_sizes
     from vidflow.tasks import generation
 
-    generator = generation.load(Path(args.run) if args.run else generation.REFERENCE)
+    mesh = make_mesh(**parse_sizes(args.mesh))
+    generator = generation.load(Path(args.run) if args.run else generation.REFERENCE, mesh)
     data, sampling = generator.config.data, generator.config.sampling
 
     defaults = {"steps": sampling.steps, "guidance": sampling.guidance}

@@ -34,7 +34,7 @@ def make_mesh(
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > len(devices):
         sizes = ", ".join(f"{axis}={size}" for axis, size in zip(axes.MESH, shape, strict=True))
-        raise UsageError(f"The mesh {sizes} wants {wanted} device(s) and there are {len(devices)}: change config.mesh.")
+        raise UsageError(f"The mesh {sizes} wants {wanted} device(s) and there are {len(devices)}: ask for fewer.")
     return Mesh(_arranged(shape, devices[:wanted]), axes.MESH, axis_types=(AxisType.Auto,) * len(axes.MESH))
 
 
@@ -70,6 +70,21 @@ def _arranged(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarr
         )
     within = (shape[0] // data, shape[1] // fsdp, *shape[2:])
     return mesh_utils.create_hybrid_device_mesh(within, (data, fsdp, 1, 1), devices, allow_split_physical_axes=True)
+
+
+def parse_sizes(text: str) -> dict[str, int]:
+    """`sequence=8,tensor=2` -> the size of every axis; those left out are 1.
+
+    Raises:
+      UsageError: another form or axis.
+    """
+    sizes = dict.fromkeys(axes.MESH, 1)
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        if name.strip() not in sizes or not number.strip().isdecimal() or int(number) < 1:
+            raise UsageError(f"--mesh={text}: '{part}' is not an axis ({', '.join(axes.MESH)}) with its size.")
+        sizes[name.strip()] = int(number)
+    return sizes
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

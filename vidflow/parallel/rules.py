@@ -47,6 +47,7 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
 
     Raises:
       ValueError: an annotation with a name that the table lacks; left alone it would be silently unsharded.
+      UsageError: a leaf that the mesh does not divide.
     """
     rules = tuple(nn.get_logical_axis_rules()) or TABLES[DEFAULT]
     known = {name for name, _ in rules}
@@ -58,9 +59,21 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
             if name not in known:
                 raise ValueError(f"The logical axis '{name}' has no rule; known: {sorted(known)}.")
         place = nn.logical_to_mesh_sharding(node.get_partition_spec(), mesh, rules)
-        return jax.tree.map(lambda _: place, node.value)  # an optimizer may have masked the leaf away
+        return jax.tree.map(lambda leaf: _dividing(place, leaf), node.value)  # an optimizer may have masked it away
 
     return jax.tree.map(sharding, boxed, is_leaf=is_box)
+
+
+def _dividing(place: NamedSharding, leaf: Any) -> NamedSharding:
+    try:
+        place.shard_shape(leaf.shape)
+    except ValueError:
+        sizes = ", ".join(f"{axis}={size}" for axis, size in place.mesh.shape.items())
+        raise UsageError(
+            f"A parameter of shape {leaf.shape} does not divide over the mesh ({sizes}) by {place.spec}: choose a mesh "
+            "that does, or --config.rules=replicated."
+        ) from None
+    return place
 
 
 def is_box(node: Any) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -208,8 +209,10 @@ def evaluate(
     clips: int,
     judges: Judges = NO_JUDGES,
     parts: Sequence[str] = PARTS,
+    mesh: Mesh | None = None,
 ) -> tuple[Protocol | None, Scores]:
-    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the autoencoder) and samples/.
+    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the autoencoder) and samples/. A
+    text-to-video model is spread over the mesh.
 
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
@@ -224,11 +227,11 @@ def evaluate(
     said, scores = None, {}
     if "autoencoder" in parts:
         said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
-    if "sampling" in config and "loss" in parts:
+    generator = generation.load(run, mesh) if "sampling" in config and {"loss", "samples"} & set(parts) else None
+    if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
-        scores |= validation.flow_loss(generation.load(run), held_out, clips, BATCH)
-    if "sampling" in config and "samples" in parts:
-        generator = generation.load(run)
+        scores |= validation.flow_loss(generator, held_out, clips, BATCH)
+    if generator and "samples" in parts:
         if data.source == "bounce":
             generated, samples = generator_scores(generator, prompts, seeds)
             scores |= generated

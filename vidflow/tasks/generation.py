@@ -1,6 +1,8 @@
 """Prompts to videos with a trained text-to-video run."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
+from vidflow import axes
 from vidflow.autoencoders.latents import Compression
 from vidflow.errors import UsageError
 from vidflow.flow import targets
 from vidflow.flow.guidance import classifier_free
 from vidflow.models.text_to_video import TextToVideo
 from vidflow.parallel import rules
+from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks import frozen_autoencoder, text_to_video
 from vidflow.tasks.flow_parts import make_path, make_scale, make_schedule, make_solver, make_target
 from vidflow.tasks.prompts import without_prompt
@@ -29,7 +34,7 @@ REFERENCE = Path(__file__).parents[1] / "assets" / "bounce"  # the run that ship
 
 
 class Generator:
-    """A text-to-video model with its autoencoder, ready to sample."""
+    """A text-to-video model on the devices of a mesh, with its autoencoder, ready to sample."""
 
     def __init__(
         self,
@@ -38,9 +43,11 @@ class Generator:
         steps: int,
         autoencoder: frozen_autoencoder.FrozenAutoencoder,
         read: Reader,
+        mesh: Mesh,
     ) -> None:
-        """`steps` is how many training steps `params` have seen."""
+        """`steps` is how many training steps `params` have seen, which lie on the mesh."""
         self.config, self.params, self.steps, self.autoencoder, self.read = config, params, steps, autoencoder, read
+        self._mesh = mesh
         self._model = text_to_video.make_model(config)
         self._compiled: dict[tuple, Callable[..., jax.Array]] = {}
 
@@ -70,18 +77,35 @@ class Generator:
         text_to_video.check_grid(self.config, shape)
         sample = self._sampler(shape, steps, guidance)
         text, null = self.read(prompts), self.read([negative] * len(prompts))
-        batch = min(self.config.sampling.batch, len(prompts))
+        batch = self.whole_batch(min(self.config.sampling.batch, len(prompts)))
         videos = []
         for low in range(0, len(prompts), batch):
             rows = np.minimum(np.arange(low, low + batch), len(prompts) - 1)  # the last batch is padded, not smaller
             some, without = jax.tree.map(lambda x, rows=rows: x[rows], (text, null))
-            call = (self.params, some, without, jax.random.key(seed), rows)
-            latents = sample(*call)
-            if not jnp.isfinite(latents).all():
-                raise UsageError(_first_failure(sample, call))
+            with self.on_mesh():
+                some, without, rows = self.place((some, without, rows))
+                call = (self.params, some, without, jax.random.key(seed), rows)
+                latents = np.asarray(sample(*call))
+                if not np.isfinite(latents).all():
+                    raise UsageError(_first_failure(sample, call))
             videos.append(self.autoencoder.decode(latents, frames)[: len(prompts) - low])
             progress(min(low + batch, len(prompts)))
         return np.concatenate(videos)
+
+    @contextmanager
+    def on_mesh(self) -> Iterator[None]:
+        """While entered, functions of `params` are traced for the mesh that these lie on."""
+        with rules.in_force(self.config.get("rules", rules.DEFAULT)), jax.set_mesh(self._mesh):
+            yield
+
+    def place(self, batch: Any) -> Any:
+        """The rows of a batch where the mesh has them."""
+        return jax.device_put(batch, batch_sharding(self._mesh))
+
+    def whole_batch(self, rows: int) -> int:
+        """The smallest batch of so many rows or more that the mesh divides."""
+        ways = math.prod(self._mesh.shape[axis] for axis in axes.BATCH)
+        return -(-rows // ways) * ways
 
     def _sampler(self, shape: tuple[int, ...], steps: int, guidance: float) -> Callable[..., Any]:
         key = (shape, steps, guidance)
@@ -129,8 +153,10 @@ def make_sampler(
     return sample
 
 
-def load(run: Path) -> Generator:
+def load(run: Path, mesh: Mesh | None = None) -> Generator:
     """The model of a run folder: its final averaged weights, or before its end those of its newest checkpoint.
+
+    They are spread over the mesh by the rules of the run's config; over one device if None.
 
     Raises:
       UsageError: no run there, not a text-to-video run, nothing trained yet, or weights that are not of its config.
@@ -150,14 +176,17 @@ def load(run: Path) -> Generator:
         raise UsageError(f"{run} holds neither weights nor checkpoints yet: train it first.")
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, tiles)
-    weights.check_shapes(params, abstract_params(config, autoencoder.compression), run)
-    return Generator(config, params, steps, autoencoder, make_reader(config, run))
+    boxed, mesh = abstract_params(config, autoencoder.compression), mesh or make_mesh()
+    weights.check_shapes(params, rules.unbox(boxed), run)
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
+        params = jax.device_put(params, rules.shardings(boxed, mesh))
+    return Generator(config, params, steps, autoencoder, make_reader(config, run), mesh)
 
 
 def abstract_params(config: ConfigDict, compression: Compression) -> Any:
-    """Shapes of the parameters of that config, without making any."""
+    """Shapes of the parameters of that config with the names of their axes, without making any."""
     data = config.data
     latents = jnp.zeros(compression.latent_shape(data.frames, data.height, data.width))[None]
     text = without_prompt(text_to_video.prompts_of(config), 1)
     model = text_to_video.make_model(config)
-    return rules.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), latents, jnp.zeros(1), text)))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), latents, jnp.zeros(1), text))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from vidflow import axes
 from vidflow import config as configs
 from vidflow.errors import UsageError
+from vidflow.parallel.mesh import parse_sizes
 from vidflow.parallel.topologies import GIB, Slice
 from vidflow.tasks import layouts, planning
 from vidflow.tasks.layouts import Candidate, Layout
@@ -18,23 +19,18 @@ Plan = dict[str, Any]
 
 
 def parse_mesh(text: str, slice_: Slice) -> dict[str, int]:
-    """`sequence=8,tensor=2` -> the size of every axis; those left out are 1.
+    """The sizes of `parallel.mesh.parse_sizes`, of all devices of a slice.
 
     Raises:
-      UsageError: another form or axis, or sizes whose product is not the number of devices.
+      UsageError: as there, or sizes whose product is not the number of devices.
     """
-    mesh = dict.fromkeys(axes.MESH, 1)
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        if name.strip() not in mesh or not number.strip().isdecimal() or int(number) < 1:
-            raise UsageError(f"--mesh={text}: '{part}' is not an axis ({', '.join(axes.MESH)}) with its size.")
-        mesh[name.strip()] = int(number)
-    if math.prod(mesh.values()) != slice_.devices:
+    sizes = parse_sizes(text)
+    if math.prod(sizes.values()) != slice_.devices:
         raise UsageError(
-            f"--mesh={text} has {math.prod(mesh.values())} devices and {slice_.slices} x {slice_.name} has "
+            f"--mesh={text} has {math.prod(sizes.values())} devices and {slice_.slices} x {slice_.name} has "
             f"{slice_.devices}: make the product of the axes {slice_.devices}."
         )
-    return mesh
+    return sizes
 
 
 def choose_mesh(config: ConfigDict, step: str, slice_: Slice) -> dict[str, int]:

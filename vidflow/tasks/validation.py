@@ -29,13 +29,15 @@ def flow_loss(generator: Generator, source: Source, clips: int, batch: int) -> d
     """`validation/flow_loss`: the squared error of x1 - x0 of the first clips, the mean over ten noise levels."""
     loss = jax.jit(_make_loss(generator))
     rows: list[float] = []
-    clips = min(clips, len(source))
+    clips, batch = min(clips, len(source)), generator.whole_batch(batch)
     for low in range(0, clips, batch):
         numbers = np.minimum(np.arange(low, low + batch), clips - 1)  # the last batch is padded, not smaller
         some = [source[int(number)] for number in numbers]
         latents = generator.autoencoder.encode(np.stack([clip["video"] for clip in some]))
         text = generator.read([clip["caption"] for clip in some])
-        rows += np.asarray(loss(generator.params, latents, text, numbers))[: clips - low].tolist()
+        with generator.on_mesh():
+            errors = loss(generator.params, *generator.place((latents, text, numbers)))
+        rows += np.asarray(errors)[: clips - low].tolist()
     return {"validation/flow_loss": intervals.mean(rows)}
 
 
