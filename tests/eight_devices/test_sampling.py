@@ -50,7 +50,7 @@ def test_a_run_is_sampled_and_scored_on_any_mesh(shape):
     for mesh in (make_mesh(), make_mesh(*shape)):
         generator = generation.load(generation.REFERENCE, mesh)
         videos = generator(prompts, seed=0, steps=2, guidance=3.0, frames=8, height=40, width=40)
-        found.append((videos, validation.flow_loss(generator, held_out, clips=3, batch=3)["validation/flow_loss"].mean))
+        found.append((videos, validation.flow_loss(generator, held_out, clips=3)["validation/flow_loss"].mean))
     parts = [x.size // np.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(generator.params)]
     assert max(parts) == np.prod(shape[1:])
     assert np.abs(found[0][0].astype(int) - found[1][0].astype(int)).max() <= 1

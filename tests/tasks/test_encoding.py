@@ -7,6 +7,7 @@ import numpy as np
 from tests.tasks.experiments import AUTOENCODER
 from vidflow import config as configs
 from vidflow.autoencoders.latents import Compression
+from vidflow.data import sources
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.tasks import encoding
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
@@ -58,7 +59,7 @@ def test_several_clips_are_read_at_a_time_and_stay_in_order(tmp_path, monkeypatc
 
 
 def test_large_clips_are_few_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "PIXELS", 3 * 8 * 32 * 32)
+    monkeypatch.setattr(sources, "PIXELS", 3 * 8 * 32 * 32)
     assert encode(tmp_path, monkeypatch, 7, threads=1)[0].batches == [3, 3, 3]
-    monkeypatch.setattr(encoding, "PIXELS", 1)
+    monkeypatch.setattr(sources, "PIXELS", 1)
     assert encode(tmp_path / "large", monkeypatch, 2, threads=1)[0].batches == [1, 1]

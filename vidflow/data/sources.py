@@ -12,6 +12,8 @@ from vidflow.data.pipeline import Source
 from vidflow.errors import UsageError
 from vidflow.worlds import bounce
 
+PIXELS = 2**24
+
 
 class BounceSource:
     """The first `data.clips` clips of a split of the bounce world."""
@@ -61,6 +63,11 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: 
 def is_held_out(data: ConfigDict) -> bool:
     """Whether the test split has no clip of the training split."""
     return data.source == "bounce" or bool(data.get("test_path", ""))
+
+
+def clips_at_once(frames: int, height: int, width: int, most: int) -> int:
+    """How many clips of that size, `most` or fewer, to give an autoencoder at a time: no more than `PIXELS`, or one."""
+    return max(1, min(most, PIXELS // (frames * height * width)))
 
 
 def to_float(video: UInt8[np.ndarray, "*B T H W 3"]) -> Float[np.ndarray, "*B T H W 3"]:

@@ -17,12 +17,11 @@ from vidflow import config as configs
 from vidflow.data import latents_cache
 from vidflow.data.latents_cache import Layout, Share
 from vidflow.data.pipeline import Source
-from vidflow.data.sources import make_source
+from vidflow.data.sources import clips_at_once, make_source
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
-PIXELS = 2**24  # of clips that a device has at a time, or one clip
 HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
 
 
@@ -46,7 +45,7 @@ def encode_clips(
     source = make_source(data, seed=seed, manifest=folder / "data.json")
 
     devices = math.gcd(BATCH, jax.local_device_count())
-    batch = devices * max(1, min(BATCH // devices, PIXELS // math.prod((data.frames, data.height, data.width))))
+    batch = devices * clips_at_once(data.frames, data.height, data.width, most=BATCH // devices)
     place = batch_sharding(make_mesh(data=devices, devices=jax.local_devices()))
 
     def encode(indices: range) -> latents_cache.Encoded:

@@ -230,7 +230,7 @@ def evaluate(
     generator = generation.load(run, mesh) if "sampling" in config and {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
-        scores |= validation.flow_loss(generator, held_out, clips, BATCH)
+        scores |= validation.flow_loss(generator, held_out, clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
             generated, samples = generator_scores(generator, prompts, seeds)

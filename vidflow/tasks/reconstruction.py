@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.perceptual import Perceptual
 from vidflow.data.pipeline import Source
-from vidflow.data.sources import is_held_out, to_bytes, to_float
+from vidflow.data.sources import clips_at_once, is_held_out, to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.metrics import frechet, image, intervals
 from vidflow.metrics.i3d import I3D
@@ -109,8 +109,9 @@ def scores(codec: Codec, source: Source, clips: int, judges: Judges = NO_JUDGES)
     begins with `image_` is of the first frame of each clip by itself."""
     rows: dict[str, list[float]] = {}
     features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for low in range(0, clips, BATCH):
-        videos = np.stack([source[index]["video"] for index in range(low, min(low + BATCH, clips))])
+    batch = clips_at_once(*source[0]["video"].shape[:3], most=BATCH)
+    for low in range(0, clips, batch):
+        videos = np.stack([source[index]["video"] for index in range(low, min(low + batch, clips))])
         again = codec(videos)
         images = videos[:, :1]
         found = _measures(videos, again, judges.perceptual)

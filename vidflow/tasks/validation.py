@@ -25,11 +25,12 @@ LEVELS = (np.arange(10) + 0.5) / 10
 HALVINGS = 60
 
 
-def flow_loss(generator: Generator, source: Source, clips: int, batch: int) -> dict[str, Interval]:
-    """`validation/flow_loss`: the squared error of x1 - x0 of the first clips, the mean over ten noise levels."""
+def flow_loss(generator: Generator, source: Source, clips: int) -> dict[str, Interval]:
+    """`validation/flow_loss`: the squared error of x1 - x0 of the first clips, the mean over ten noise levels; as many
+    clips at a time as are sampled at a time."""
     loss = jax.jit(_make_loss(generator))
     rows: list[float] = []
-    clips, batch = min(clips, len(source)), generator.whole_batch(batch)
+    clips, batch = min(clips, len(source)), generator.whole_batch(generator.config.sampling.batch)
     for low in range(0, clips, batch):
         numbers = np.minimum(np.arange(low, low + batch), clips - 1)  # the last batch is padded, not smaller
         some = [source[int(number)] for number in numbers]

@@ -39,7 +39,7 @@ def load(path: Path) -> tuple[Any, dict[str, str]]:
     flat, metadata = files.read_tensors(path)
     if metadata.pop(DIGEST, None) not in (None, _digest(flat)):
         raise UsageError(f"The tensors in {path} are not those that were written: copy or train it again.")
-    flat = {name: value.astype(np.float32) for name, value in flat.items()}
+    flat = {name: value.astype(np.float32, copy=False) for name, value in flat.items()}
     return traverse_util.unflatten_dict(flat, sep="/"), metadata
 
 
