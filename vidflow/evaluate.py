@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from vidflow import cli
 from vidflow.errors import UsageError
 
+WHERE = ("--run", "--mesh", "--distributed")  # flags that change no score
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__, "evaluate")
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
     parser.add_argument("--only", metavar="PART[,PART]", help="autoencoder, loss, samples (default: all)")
     parser.add_argument("--mesh", default="data=1", metavar="a=n,b=m", help="devices, as of vidflow sample")
+    parser.add_argument("--distributed", action="store_true", help="evaluate together with other hosts")
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
@@ -44,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow import config as configs
     from vidflow.startup import start
 
-    start()
+    start(args.distributed)
     from vidflow.autoencoders import perceptual
     from vidflow.metrics import i3d
-    from vidflow.parallel.mesh import make_mesh, parse_sizes
+    from vidflow.parallel.mesh import mesh_of
     from vidflow.tasks import evaluation, reconstruction
-    from vidflow.training import run_folder
+    from vidflow.training import hosts, run_folder
 
     parts = tuple(args.only.split(",")) if args.only else evaluation.PARTS
     if unknown := [part for part in parts if part not in evaluation.PARTS]:
@@ -63,11 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(reconstruction.table(rows))
     else:
         run = Path(args.run)
-        with run_folder.evaluating(run, [word for word in argv if not word.startswith("--run")]):
-            mesh = make_mesh(**parse_sizes(args.mesh))
+        with run_folder.evaluating(run, [word for word in argv if not word.startswith(WHERE)]):
+            mesh = mesh_of(args.mesh)
             said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts, mesh)
-        print(table(scores))
-    if said is not None:
+        if hosts.is_first():
+            print(table(scores))
+    if said is not None and hosts.is_first():
         print(said.card())
 
 

@@ -5,8 +5,9 @@
   vidflow sample --prompt="a red square stays still" --run=runs/demo --steps=50 --guidance=5 --frames=8
 
 Without --run the small model of the bounce world that ships with the package is used. The same weights, prompt, seed
-and settings give the same video. A model that is too large for one device is spread over those of this host by
---mesh=sequence=8 (a clip's tokens and the parameters in eight parts) or other sizes of data, fsdp, sequence and tensor.
+and settings give the same video. A model that is too large for one device is spread over several by --mesh=sequence=8
+(a clip's tokens and the parameters in eight parts) or other sizes of data, fsdp, sequence and tensor; over those of
+several hosts with --distributed on each, as in vidflow train.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--height", type=int, help="in pixels (default: as trained)")
     parser.add_argument("--width", type=int, help="in pixels (default: as trained)")
     parser.add_argument("--mesh", default="data=1", metavar="a=n,b=m", help="devices to spread over (default: one)")
+    parser.add_argument("--distributed", action="store_true", help="sample together with other hosts")
     args, _ = cli.parse_with_overrides(parser, argv)
     if (args.text is None) == (args.prompt is None):
         raise UsageError('Give one prompt: vidflow sample "a red circle moves left".')
@@ -38,21 +40,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from vidflow.startup import start
 
-    start()
+    start(args.distributed)
     from vidflow.data import video
-    from vidflow.parallel.mesh import make_mesh, parse_sizes
+    from vidflow.parallel.mesh import mesh_of
     from vidflow.tasks import generation
+    from vidflow.training import hosts
 
-    mesh = make_mesh(**parse_sizes(args.mesh))
-    generator = generation.load(Path(args.run) if args.run else generation.REFERENCE, mesh)
+    run = Path(args.run) if args.run else generation.REFERENCE
+    generator = generation.load(run, mesh_of(args.mesh))
     data, sampling = generator.config.data, generator.config.sampling
 
     defaults = {"steps": sampling.steps, "guidance": sampling.guidance}
     defaults |= {"frames": data.frames, "height": data.height, "width": data.width}
     settings = {name: value for name in defaults if (value := getattr(args, name)) is not None}
     [clip] = generator([prompt], seed=args.seed, negative=args.negative, **{**defaults, **settings})
-    video.write(Path(args.out), clip, data.fps)
-    print(f"{args.out}: {len(clip)} frames of {clip.shape[1]}x{clip.shape[2]}, '{prompt}'")
+    hosts.on_first(video.write, Path(args.out), clip, data.fps)
+    if hosts.is_first():
+        print(f"{args.out}: {len(clip)} frames of {clip.shape[1]}x{clip.shape[2]}, '{prompt}'")
 
 
 if __name__ == "__main__":

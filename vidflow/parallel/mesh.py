@@ -87,6 +87,18 @@ def parse_sizes(text: str) -> dict[str, int]:
     return sizes
 
 
+def mesh_of(text: str) -> Mesh:
+    """The mesh of a flag --mesh: over some devices of a single process, over all of several.
+
+    Raises:
+      UsageError: as `parse_sizes`, more devices than there are, or of several processes not as many.
+    """
+    sizes = parse_sizes(text)
+    if jax.process_count() > 1 and math.prod(sizes.values()) != jax.device_count():
+        raise UsageError(f"--mesh={text} has to cover the {jax.device_count()} devices of all hosts.")
+    return make_mesh(**sizes)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows spread over the data and fsdp axes."""
     return NamedSharding(mesh, P(axes.BATCH))

@@ -24,7 +24,7 @@ from vidflow.tasks import frozen_autoencoder, generation, reconstruction, valida
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 from vidflow.tasks.generation import Generator
 from vidflow.tasks.reconstruction import NO_JUDGES, Judges, Protocol
-from vidflow.training import run_folder
+from vidflow.training import hosts, run_folder
 from vidflow.worlds import bounce
 from vidflow.worlds.bounce import grammar, reader, scene, signs
 
@@ -141,7 +141,8 @@ def samples_of(
     """A video for every prompt and seed, with the settings of the run's config, graded against its prompt."""
     data, sampling = generator.config.data, generator.config.sampling
     samples = []
-    with tqdm(total=len(prompts) * len(seeds), unit="video", dynamic_ncols=True, desc="sample") as bar:
+    number, silent = len(prompts) * len(seeds), not hosts.is_first()
+    with tqdm(total=number, unit="video", dynamic_ncols=True, desc="sample", disable=silent) as bar:
         for seed in seeds:
             before = bar.n
             videos = generator(
@@ -174,10 +175,12 @@ def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -
     return scores | {name: value for name, value in chance.items() if f"bounce/{name[7:]}" in scores}, everything
 
 
-def write(run: Path, scores: Scores) -> None:
-    """`evaluation.json`: name -> mean, low, high, n."""
+def write(run: Path, scores: Scores, said: Protocol | None) -> None:
+    """`evaluation.json`: name -> mean, low, high, n; and the protocol of an autoencoder's scores."""
     table = {name: value._asdict() for name, value in sorted(scores.items())}
     files.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
+    if said is not None:
+        files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
 
 
 def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
@@ -239,10 +242,8 @@ def evaluate(
             source = make_source(data, seed=config.seed)
             captions = [source[index]["caption"] for index in range(min(len(source), SHOWN))]
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
-        write_samples(run, samples, data.fps)
-    write(run, scores)
-    if said is not None:
-        files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
+        hosts.on_first(write_samples, run, samples, data.fps)
+    hosts.on_first(write, run, scores, said)
     return said, scores
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from vidflow.tasks import frozen_autoencoder, text_to_video
 from vidflow.tasks.flow_parts import make_path, make_scale, make_schedule, make_solver, make_target
 from vidflow.tasks.prompts import without_prompt
 from vidflow.tasks.reading import Reader, make_reader
-from vidflow.training import run_folder, weights
+from vidflow.training import hosts, run_folder, weights
 from vidflow.training.checkpoint import restore_ema
 
 NOT_FINITE = "What the model says is not finite at step {step}, t = {t}: lower the guidance, or train it again."
@@ -68,7 +69,7 @@ class Generator:
 
         Sample i starts from the noise of `fold_in(key(seed), i)`, so neither the batch size nor the other prompts
         change it. Guidance leads away from `negative`, the empty prompt or one of your own. `progress` is told how many
-        videos are done.
+        videos are done. Of several processes each has to call this, and gets all videos.
 
         Raises:
           UsageError: a prompt too long, no steps, or a size or length that the model has no positions for.
@@ -84,8 +85,8 @@ class Generator:
             some, without = jax.tree.map(lambda x, rows=rows: x[rows], (text, null))
             with self.on_mesh():
                 some, without, rows = self.place((some, without, rows))
-                call = (self.params, some, without, jax.random.key(seed), rows)
-                latents = np.asarray(sample(*call))
+                call = (self.params, some, without, np.int64(seed).astype(np.int32), rows)
+                latents = hosts.everywhere(sample(*call))
                 if not np.isfinite(latents).all():
                     raise UsageError(_first_failure(sample, call))
             videos.append(self.autoencoder.decode(latents, frames)[: len(prompts) - low])
@@ -100,7 +101,7 @@ class Generator:
 
     def place(self, batch: Any) -> Any:
         """The rows of a batch where the mesh has them."""
-        return jax.device_put(batch, batch_sharding(self._mesh))
+        return jax.tree.map(partial(hosts.spread, place=batch_sharding(self._mesh)), batch)
 
     def whole_batch(self, rows: int) -> int:
         """The smallest batch of so many rows or more that the mesh divides."""
@@ -110,7 +111,8 @@ class Generator:
     def _sampler(self, shape: tuple[int, ...], steps: int, guidance: float) -> Callable[..., Any]:
         key = (shape, steps, guidance)
         if key not in self._compiled:
-            self._compiled[key] = jax.jit(make_sampler(self._model, self.config, shape, steps, guidance))
+            sample = make_sampler(self._model, self.config, shape, steps, guidance)
+            self._compiled[key] = jax.jit(lambda *call: sample(*call[:3], jax.random.key(call[3]), call[4]))
         return self._compiled[key]
 
 
@@ -179,7 +181,7 @@ def load(run: Path, mesh: Mesh | None = None) -> Generator:
     boxed, mesh = abstract_params(config, autoencoder.compression), mesh or make_mesh()
     weights.check_shapes(params, rules.unbox(boxed), run)
     with rules.in_force(config.get("rules", rules.DEFAULT)):
-        params = jax.device_put(params, rules.shardings(boxed, mesh))
+        params = jax.tree.map(hosts.spread, params, rules.shardings(boxed, mesh))
     return Generator(config, params, steps, autoencoder, make_reader(config, run), mesh)
 
 

@@ -20,6 +20,7 @@ from vidflow.metrics import intervals
 from vidflow.metrics.intervals import Interval
 from vidflow.tasks import flow_parts, text_to_video
 from vidflow.tasks.generation import Generator
+from vidflow.training import hosts
 
 LEVELS = (np.arange(10) + 0.5) / 10
 HALVINGS = 60
@@ -37,8 +38,8 @@ def flow_loss(generator: Generator, source: Source, clips: int) -> dict[str, Int
         latents = generator.autoencoder.encode(np.stack([clip["video"] for clip in some]))
         text = generator.read([clip["caption"] for clip in some])
         with generator.on_mesh():
-            errors = loss(generator.params, *generator.place((latents, text, numbers)))
-        rows += np.asarray(errors)[: clips - low].tolist()
+            errors = hosts.everywhere(loss(generator.params, *generator.place((latents, text, numbers))))
+        rows += errors[: clips - low].tolist()
     return {"validation/flow_loss": intervals.mean(rows)}
 
 

@@ -59,7 +59,17 @@ def gather(tree: Any) -> Any:
 
     def whole(leaf: jax.Array) -> np.ndarray | None:
         leaf = jax.device_put(leaf, leaf.sharding.with_memory_kind("device"))  # from a host's memory nothing is sent
-        value = multihost_utils.process_allgather(leaf, tiled=True)
+        value = everywhere(leaf)
         return value if is_first() else None
 
     return jax.tree.map(whole, tree)
+
+
+def everywhere(array: jax.Array) -> np.ndarray:
+    """An array that is spread over all processes, whole and as NumPy on each."""
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def spread(array: Any, place: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has whole, as one that lies in parts on the devices of all."""
+    return jax.make_array_from_callback(array.shape, place, lambda index: array[index])

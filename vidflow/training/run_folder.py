@@ -82,9 +82,9 @@ def is_evaluated(folder: Path, flags: Sequence[str]) -> bool:
 @contextmanager
 def evaluating(folder: Path, flags: Sequence[str]) -> Iterator[None]:
     """Around an evaluation: what `is_evaluated` asks for is there once all else is written, and not before."""
-    (folder / EVALUATED).unlink(missing_ok=True)
+    hosts.on_first(lambda: (folder / EVALUATED).unlink(missing_ok=True))
     yield
-    files.write_whole(folder / EVALUATED, json.dumps(list(flags)) + "\n")
+    hosts.on_first(files.write_whole, folder / EVALUATED, json.dumps(list(flags)) + "\n")
 
 
 def write_config(folder: Path, config: ConfigDict) -> None:

@@ -1,0 +1,10 @@
+"""vidflow sample, whose video goes into a file of NumPy instead, before a codec changes it: python -m ... FLAGS."""
+
+import numpy as np
+
+from vidflow import cli, sample
+from vidflow.data import video
+
+if __name__ == "__main__":
+    video.write = lambda path, clip, fps: np.save(path, clip)
+    cli.run(sample.main)
