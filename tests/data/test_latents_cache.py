@@ -170,3 +170,11 @@ def test_an_index_that_declares_too_much_is_refused(tmp_path):
     files.write_record(tmp_path / "latents.json", {**index, "clips": 11})
     with pytest.raises(UsageError, match="11 clips"):
         LatentsSource(tmp_path)
+
+
+def test_a_cache_of_an_earlier_version_is_refused(tmp_path):
+    write(tmp_path)
+    files.write_record(tmp_path / "latents.json", {"recipe": RECIPE, "clips": 10, "parts": 3})
+    assert not latents_cache.is_whole(tmp_path, RECIPE)
+    with pytest.raises(UsageError, match="encode into another folder"):
+        LatentsSource(tmp_path)

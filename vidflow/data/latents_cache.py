@@ -114,9 +114,10 @@ def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds the finished cache of this recipe, as long as it should be."""
     try:
         record = files.read_record(folder / "latents.json")
+        numbers = _layout(record).parts()
     except (FileNotFoundError, UsageError):
         return False
-    whole = all(parts.card(_path(folder, number)) for number in _layout(record).parts())
+    whole = all(parts.card(_path(folder, number)) for number in numbers)
     return whole and record["recipe"] == json.loads(json.dumps(recipe))
 
 
@@ -169,7 +170,10 @@ class LatentsSource:
 
 
 def _layout(record: dict[str, Any]) -> Layout:
-    return Layout(record["clips"], record["clips_per_part"])
+    try:
+        return Layout(record["clips"], record["clips_per_part"])
+    except KeyError:
+        raise UsageError("A cache of an earlier vidflow is not read: encode into another folder.") from None
 
 
 def _path(folder: Path, number: int) -> Path:
