@@ -70,9 +70,6 @@ class Part:
         self._kind = card["dtype"], card["shape"]
         self._array: Any = None
 
-    def __len__(self) -> int:
-        return len(self._ends)
-
     def __getitem__(self, number: int) -> np.ndarray:
         """Raises UsageError: the slice is not what was written."""
         found = self._read(*self._bounds(number))
