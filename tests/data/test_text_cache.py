@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from vidflow.data import text_cache
+from vidflow.data import parts
 from vidflow.data.text_cache import TextCache
 from vidflow.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(text_cache, "TEXTS_PER_PART", 3)
+    monkeypatch.setattr(parts, "SLICES", 3)
 
 
 class Encode:
@@ -26,16 +26,19 @@ class Encode:
         return mask[..., None] * np.full((1, 1, 2), 1.0) * mask.sum(axis=1)[:, None, None], mask
 
 
-def fill(folder, texts, encode=None, digest="abc"):
-    cache = TextCache(folder, digest)
-    return cache, list(cache.add(texts, encode or Encode()))
+HOW = {"tokens": 5}
+
+
+def fill(folder, texts, encode=None, digest="abc", text_bytes=1):
+    cache = TextCache(folder, HOW, digest)
+    return cache, list(cache.add(texts, encode or Encode(), text_bytes))
 
 
 def test_every_text_is_encoded_once_and_read_at_random(tmp_path):
     encode = Encode()
     cache, parts = fill(tmp_path, ["a", "bb", "a", "cccc", "ddd", "bb"], encode)
     assert parts == [3, 1] and encode.asked == ["a", "bb", "cccc", "ddd"]
-    for one in (cache, TextCache(tmp_path)):  # as it was written, and by another process
+    for one in (cache, TextCache(tmp_path, HOW)):  # as it was written, and by another process
         for text in ("ddd", "a", "cccc"):
             np.testing.assert_array_equal(one[text].astype(np.float32), np.full((len(text), 2), len(text)))
         assert "bb" in one and "eeeee" not in one
@@ -68,9 +71,9 @@ def test_a_damaged_part_is_not_read_and_is_made_again(tmp_path, spoil, caplog):
     fill(tmp_path, ["a", "bb"])
     (part,) = tmp_path.glob("part-*.safetensors" if spoil == "cut" else "part-*.json")
     part.write_bytes(part.read_bytes()[:-20])
-    assert "a" not in TextCache(tmp_path) and "not what was written" in caplog.text
+    assert "a" not in TextCache(tmp_path, HOW) and "not what was written" in caplog.text
     cache, parts = fill(tmp_path, ["a", "bb"])
-    assert parts == [2] and "a" in TextCache(tmp_path)
+    assert parts == [2] and "a" in TextCache(tmp_path, HOW)
 
 
 def test_altered_embeddings_are_refused_when_they_are_read(tmp_path):
@@ -79,7 +82,7 @@ def test_altered_embeddings_are_refused_when_they_are_read(tmp_path):
     data = bytearray(part.read_bytes())
     data[-1] ^= 1
     part.write_bytes(data)
-    cache = TextCache(tmp_path)
+    cache = TextCache(tmp_path, HOW)
     assert cache["a"].shape == (1, 2)
     with pytest.raises(UsageError, match="is damaged: delete it"):
         cache["bb"]
@@ -88,6 +91,20 @@ def test_altered_embeddings_are_refused_when_they_are_read(tmp_path):
 def test_another_encoder_is_refused(tmp_path):
     fill(tmp_path, ["a"])
     with pytest.raises(UsageError, match="another encoder"):
-        TextCache(tmp_path, "def")
+        TextCache(tmp_path, HOW, "def")
+    with pytest.raises(UsageError, match=r"tokens=5; not tokens=6"):
+        TextCache(tmp_path, {"tokens": 6})
     with pytest.raises(UsageError, match="run vidflow encode"):
-        TextCache(tmp_path / "nowhere")
+        TextCache(tmp_path / "nowhere", HOW)
+
+
+def test_a_part_has_no_more_texts_than_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "BYTES", 20)
+    assert fill(tmp_path, ["a", "bb", "ccc"], text_bytes=10)[1] == [2, 1]
+    assert fill(tmp_path / "large", ["a", "bb"], text_bytes=30)[1] == [1, 1]
+
+
+def test_texts_with_the_separator_of_others_are_others(tmp_path):
+    fill(tmp_path, ["a", "b"])
+    fill(tmp_path, ["a\0b"])
+    assert all(text in TextCache(tmp_path, HOW) for text in ("a", "b", "a\0b"))

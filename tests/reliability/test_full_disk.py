@@ -56,7 +56,7 @@ def test_during_a_checkpoint(disk, tmp_path, leave):
 
 
 def test_during_an_encode(disk, smoke_run, capsys, monkeypatch):
-    monkeypatch.setattr("vidflow.data.latents_cache.CLIPS_PER_PART", 16)
+    monkeypatch.setattr("vidflow.data.parts.SLICES", 16)
     out = disk / "cache"
     command = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}", f"--out={out}"]
     fill(disk, 30)

@@ -72,8 +72,8 @@ def test_texts_that_fill_their_budget_are_counted(made, tmp_path, caplog):
     config = configs.load(str(made[0]))
     config.text.encoders.meaning.tokens = 4
     make_reader(config, tmp_path).prepare(["up", "a red circle moves up", 'a sign says "CAT"'])
-    assert [record.getMessage() for record in caplog.records if "cuts" in record.getMessage()] == [
-        "config.text.encoders.meaning.tokens=4 cuts longer texts; 3 of 3 fill it."
+    assert [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()] == [
+        "config.text.encoders.meaning.tokens=4: 3 of 3 texts have so many, or more and are cut."
     ]
 
 
@@ -101,6 +101,11 @@ def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch)
     source = ["--config.data.source=cache", f"--config.data.path={out}", f"--config.text.cache={out}/text"]
     train.main([f"--config={file}", f"--workdir={tmp_path}/run", *source, *moved])
     assert (tmp_path / "run" / "finished.json").exists() and not (tmp_path / "run" / "text").exists()
+    for setting in ("encoders.meaning.tokens=9", "encoders.meaning.tokens=400", "dtype=bfloat16"):
+        with pytest.raises(UsageError, match=f"embeddings of another encoder.*{setting.rpartition('.')[2]}"):
+            train.main(
+                [f"--config={file}", f"--workdir={tmp_path}/{setting}", *source, *moved, f"--config.text.{setting}"]
+            )
     one = ['--config.text.use=("letters",)']  # a subset of the encoders, from the same cache
     train.main([f"--config={file}", f"--workdir={tmp_path}/one", *source, *moved, *one])
 

@@ -49,6 +49,19 @@ def test_an_interrupted_copy_is_no_model_and_goes_again(tmp_path):
     load_encoder(tmp_path / "slim")
 
 
+def test_a_model_is_not_written_over(tmp_path):
+    folder = published.folder("umt5", tmp_path / "umt5")
+    with pytest.raises(UsageError, match="holds a model already"):
+        slim(folder, folder, np.float32)
+    assert len(list(folder.glob("*.safetensors"))) == 1
+
+
+def test_a_file_is_no_place_for_a_copy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="Cannot write"):
+        slim(published.folder("umt5", tmp_path / "umt5"), tmp_path / "file", np.float32)
+
+
 MEASURE = """
 import sys
 from pathlib import Path

@@ -36,7 +36,7 @@ def make_models(start: int, end: int) -> dict[str, torch.nn.Module]:
     return {
         "clip": transformers.CLIPTextModel(CLIP_TEXT(**CLIP, **ends)),
         "clip_projection": transformers.CLIPTextModelWithProjection(
-            CLIP_TEXT(**{**CLIP, **ends, "hidden_act": "gelu", "projection_dim": 24})
+            CLIP_TEXT(**{**CLIP, **ends, "hidden_act": "gelu", "projection_dim": 24, "layer_norm_eps": 1e-2})
         ),
         "clip_both_towers": transformers.CLIPModel(both),
         "t5": transformers.T5EncoderModel(T5(**COMMON, d_kv=8, num_heads=4)),
@@ -52,7 +52,12 @@ def make_models(start: int, end: int) -> dict[str, torch.nn.Module]:
         "byt5": transformers.T5EncoderModel(T5(**{**COMMON, "vocab_size": 384}, d_kv=8, num_heads=4)),
         "umt5": transformers.UMT5EncoderModel(UMT5(**COMMON, d_kv=8, num_heads=4)),
         "umt5_few_buckets": transformers.UMT5EncoderModel(
-            UMT5(**wide, relative_attention_num_buckets=8, relative_attention_max_distance=16)
+            UMT5(
+                **wide,
+                relative_attention_num_buckets=8,
+                relative_attention_max_distance=16,
+                layer_norm_epsilon=1e-2,
+            )
         ),
     }
 

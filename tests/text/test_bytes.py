@@ -18,8 +18,9 @@ def test_bytes_follow_a_start_token_and_padding_fills_up():
     assert ids.max() < byte_tokens.VOCABULARY
 
 
-def test_a_lone_surrogate_does_not_crash():
-    assert byte_tokens.tokenize(["\ud800"], 8)[0, 1] == 2 + ord("?")
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(UsageError, match="surrogate pair at character 2"):
+        byte_tokens.tokenize(["a \ud800"], 8)
 
 
 def test_a_text_that_does_not_fit_is_refused_and_named():

@@ -133,7 +133,10 @@ FIRST = "encoder.block.0.layer.0.SelfAttention.k.weight"
         (lambda f: _cut(_sharded(f, 2) / "model-00002-of-00002.safetensors"), "not a whole safetensors file"),
         (lambda f: (_sharded(f, 2) / "model-00002-of-00002.safetensors").unlink(), "00002.safetensors is missing"),
         (lambda f: (f / "model.safetensors").unlink(), "holds neither model.safetensors nor"),
+        (lambda f: _indexed(f, {"weight_map": []}), "index.json lists no tensors"),
         (lambda f: (f / "config.json").unlink(), "cannot be read"),
+        (lambda f: _told(f, {"relative_attention_num_buckets": 2}), "describes what cannot be built"),
+        (lambda f: _told(f, {"vocab_size": 600}), "700 words and the encoder 600"),
         (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "of type 'llama': vidflow reads"),
         (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), "'relu': vidflow reads 'gated-gelu'"),
         (lambda f: (f / "spiece.model").unlink(), "holds no tokenizer"),
@@ -146,13 +149,39 @@ def test_a_folder_that_is_not_whole_says_what_is_wrong(tmp_path, spoil, why):
         load_encoder(folder)
 
 
+def _indexed(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _told(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+
+
 def _cut(file):
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def test_other_precisions_are_refused(folders):
-    with pytest.raises(UsageError, match="float32 or bfloat16, not in float16"):
-        load_encoder(folders["t5"], dtype="float16")
+@pytest.mark.parametrize("dtype", ["float16", "bf16"])
+def test_other_precisions_are_refused(folders, dtype):
+    with pytest.raises(UsageError, match=f"float32 or bfloat16, not in {dtype}"):
+        load_encoder(folders["t5"], dtype=dtype)
+    with pytest.raises(UsageError, match=f"float32 or bfloat16, not in {dtype}"):
+        digest(folders["t5"], dtype=dtype, tokens=20)
+
+
+@pytest.mark.parametrize("tokens", [1, -3])
+def test_too_few_tokens_are_refused(folders, tokens):
+    with pytest.raises(UsageError, match=f"2 tokens or more of a text, not {tokens}"):
+        load_encoder(folders["clip"], tokens=tokens)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
+    folder = published.folder("clip", tmp_path / "clip")
+    _told(folder, {"num_attention_heads": 5})
+    with pytest.raises(UsageError, match="describes what cannot be built"):
+        load_encoder(folder)
 
 
 def test_a_digest_tells_apart_all_that_changes_an_embedding(tmp_path):

@@ -33,6 +33,24 @@ def test_a_saved_pipeline_gives_the_ids_of_the_files_it_was_made_of(tmp_path):
     assert saved(texts, LENGTH) == whole(texts, LENGTH) and saved.padding == whole.padding
 
 
+def test_one_text_is_not_taken_for_its_letters():
+    with pytest.raises(UsageError, match="'A cat' is one text"):
+        tokenizers.tokenize(tokenizers.Bytes(), "A cat", LENGTH)
+
+
+def test_no_identifier_is_beyond_the_size():
+    for name in ("clip", "t5", "umt5", "byt5"):
+        tokenizer = tokenizers.load(GOLDENS / "tokenizers" / name)
+        assert max(map(max, tokenizer(strings.mixed(500), LENGTH))) < tokenizer.size <= 700
+
+
+def test_a_tokenizer_without_a_word_for_padding_has_one(tmp_path):
+    for file in ("vocab.json", "merges.txt"):
+        (tmp_path / file).write_text((GOLDENS / "tokenizers" / "clip" / file).read_text())
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": null}')
+    assert tokenizers.load(tmp_path).padding == tokenizers.load(GOLDENS / "tokenizers" / "clip").padding
+
+
 def test_words_of_control_are_text():
     pieces = tokenizers.load(GOLDENS / "tokenizers" / "t5")
     (ids,) = pieces(["a </s> b"], LENGTH)
@@ -52,6 +70,7 @@ def test_what_is_no_prompt_is_refused(text, why):
     [
         ("spiece.model", "no model", "is no SentencePiece model"),
         ("vocab.json", '{"a": 0}', "lacks <|startoftext|>"),
+        ("tokenizer.json", "{}", "tokenizer.json is no tokenizer"),
         ("other.txt", "", "holds no tokenizer"),
     ],
 )

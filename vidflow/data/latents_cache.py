@@ -22,8 +22,6 @@ from vidflow.data import parts
 from vidflow.data.parts import Part
 from vidflow.errors import UsageError
 
-CLIPS_PER_PART = 1024
-PART_BYTES = 2**30  # what encoding holds in memory, and does again after a kill
 Encoded = tuple[Float[np.ndarray, "n t h w c"], Sequence[str]]
 
 
@@ -58,8 +56,7 @@ class Layout(NamedTuple):
     @classmethod
     def of(cls, clips: int, latent_shape: tuple[int, ...]) -> "Layout":
         """For latents of that shape."""
-        size = int(np.prod(latent_shape)) * np.dtype(np.float16).itemsize
-        return cls(clips, max(1, min(CLIPS_PER_PART, PART_BYTES // size)))
+        return cls(clips, parts.slices_per_part(int(np.prod(latent_shape)) * np.dtype(np.float16).itemsize))
 
     def parts(self, share: Share = ALL) -> dict[int, range]:
         """The numbers of the parts of a share, and the clips of each."""

@@ -21,6 +21,12 @@ from vidflow import files
 from vidflow.errors import UsageError
 
 ARRAY = "slices"
+SLICES, BYTES = 1024, 2**30  # at most, of a part: what making one holds in memory, and does again after a kill
+
+
+def slices_per_part(size: int) -> int:
+    """How many slices of so many bytes a part has."""
+    return max(1, min(SLICES, BYTES // size))
 
 
 def write(path: Path, array: np.ndarray, ends: Sequence[int], said: dict[str, Any]) -> None:

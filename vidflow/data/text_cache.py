@@ -1,6 +1,6 @@
 """A cache of one encoder's embeddings: every text once, written by `vidflow encode`, read at random by any run.
 
-    encoder.json                 the digest of the encoder
+    encoder.json                 the digest of the encoder, and how it was told to encode
     part-<digest>.safetensors    embeddings [all tokens, D] bfloat16, text after text; in the .json beside it the texts
 
 A part is named by its texts and written whole or not at all (`data.parts`), so an interrupted encode goes on with what
@@ -8,8 +8,10 @@ is missing, several processes can write into one folder, and a cache grows with 
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -20,31 +22,36 @@ from vidflow.data import parts
 from vidflow.data.parts import Part
 from vidflow.errors import UsageError
 
-TEXTS_PER_PART = 1024
 Encode = Callable[[Sequence[str]], tuple[Float[np.ndarray, "B L D"], Bool[np.ndarray, "B L"]]]
 
 
 class TextCache:
     """What `folder` holds of an encoder.
 
+    Args:
+      folder: of the cache; made if absent.
+      how: the encoder was told to encode, JSON values.
+      digest: of the encoder; empty: whichever the folder has.
+
     Raises:
-      UsageError: the embeddings there are another encoder's, or `digest` is empty and there are none.
+      UsageError: the embeddings there are another encoder's or were made in another way, or `digest` is empty and there
+        are none.
     """
 
-    def __init__(self, folder: Path, digest: str = "") -> None:
+    def __init__(self, folder: Path, how: dict[str, Any], digest: str = "") -> None:
         self._folder = folder
-        try:
-            self.digest = files.read_record(folder / "encoder.json")["encoder"]
-        except FileNotFoundError:
+        record = folder / "encoder.json"
+        if not record.exists():
             if not digest:
-                raise UsageError(f"{folder} holds no embeddings of texts: run vidflow encode.") from None
+                raise UsageError(f"{folder} holds no embeddings of texts: run vidflow encode.")
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_record(folder / "encoder.json", {"encoder": digest})
-            self.digest = digest
-        if digest not in ("", self.digest):
+            files.write_record(record, {"encoder": digest, **how})
+        found = files.read_record(record)
+        self.digest = found.pop("encoder")
+        if digest not in ("", self.digest) or found != how:
             raise UsageError(
-                f"{folder} holds embeddings of another encoder, or of other settings of it: name another folder in "
-                "config.text.cache, or another encoder."
+                f"{folder} holds embeddings of another encoder, or of other settings of it ({_said(found)}; not "
+                f"{_said(how)}): name another folder in config.text.cache, or encoder and settings as they were."
             )
         self._place: dict[str, tuple[Part, int]] = {}
         for path in sorted(folder.glob("part-*.safetensors")):
@@ -68,23 +75,29 @@ class TextCache:
         part, number = self._place[text]
         return part.length(number)
 
-    def add(self, texts: Sequence[str], encode: Encode) -> Iterator[int]:
+    def add(self, texts: Sequence[str], encode: Encode, text_bytes: int) -> Iterator[int]:
         """Writes the embeddings of those texts that are not here yet, and yields how many each part has.
+
+        Args:
+          texts: each is encoded once.
+          encode: texts -> embeddings and mask.
+          text_bytes: of the embeddings of the longest text, as `encode` gives them.
 
         Raises:
           UsageError: no room.
         """
         missing = [text for text in dict.fromkeys(texts) if text not in self]
-        for low in range(0, len(missing), TEXTS_PER_PART):
-            some = missing[low : low + TEXTS_PER_PART]
+        count = parts.slices_per_part(text_bytes)
+        for low in range(0, len(missing), count):
+            some = missing[low : low + count]
             self._write(some, *encode(some))
             yield len(some)
 
     def _write(self, texts: list[str], embeddings: np.ndarray, mask: np.ndarray) -> None:
-        name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
         path = self._folder / f"part-{name}.safetensors"
         ends = mask.sum(axis=1).cumsum().tolist()
-        parts.write(path, embeddings[mask].astype(ml_dtypes.bfloat16), ends, {"texts": texts})
+        parts.write(path, embeddings.astype(ml_dtypes.bfloat16)[mask], ends, {"texts": texts})
         self._note(path)
 
     def _note(self, path: Path) -> None:
@@ -92,3 +105,7 @@ class TextCache:
             part = Part(path, card)
             for number, text in enumerate(card["texts"]):
                 self._place.setdefault(text, (part, number))
+
+
+def _said(how: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in how.items()) or "none said"

@@ -77,12 +77,13 @@ class Generator:
         shape = self.autoencoder.compression.latent_shape(frames, height, width)
         text_to_video.check_grid(self.config, shape)
         sample = self._sampler(shape, steps, guidance)
-        text, null = self.read(prompts), self.read([negative] * len(prompts))
+        text = self.read([*prompts, negative])
         batch = self.whole_batch(min(self.config.sampling.batch, len(prompts)))
         videos = []
         for low in range(0, len(prompts), batch):
             rows = np.minimum(np.arange(low, low + batch), len(prompts) - 1)  # the last batch is padded, not smaller
-            some, without = jax.tree.map(lambda x, rows=rows: x[rows], (text, null))
+            some = jax.tree.map(lambda x, rows=rows: x[rows], text)
+            without = jax.tree.map(lambda x, rows=rows: x[np.full_like(rows, len(prompts))], text)
             with self.on_mesh():
                 some, without, rows = self.place((some, without, rows))
                 call = (self.params, some, without, np.int64(seed).astype(np.int32), rows)

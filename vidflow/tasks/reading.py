@@ -73,7 +73,6 @@ class Embeddings:
         self._known = files.read_record(record)["encoders"] if record and record.exists() else {}
         self._caches: dict[str, TextCache] = {}
         self._new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._encoders}
-        self._towers: dict[str, Encode] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Any:
         return {name: self._read(name, prompts) for name in self._encoders}
@@ -102,7 +101,7 @@ class Embeddings:
           UsageError: embeddings there are of other encoders than the config's.
         """
         for name in self._encoders:
-            self._caches[name] = TextCache(self._folder / name, self._digest(name))
+            self._caches[name] = TextCache(self._folder / name, self._how(name), self._digest(name))
         self._complete(captions)
 
     def _complete(self, captions: Sequence[str]) -> None:
@@ -110,15 +109,15 @@ class Embeddings:
             missing = self._missing(name, captions)
             if not missing:
                 continue
-            cache, limit = self._open(name, self._digest(name)), self._encoders[name].tokens
+            encoder, cache = self._encoders[name], self._open(name, self._digest(name))
+            size = encoder.tokens * encoder.width * np.dtype(np.float32).itemsize
             with tqdm(total=len(missing), unit="text", dynamic_ncols=True, desc=f"encode by {name}") as bar:
-                for done in cache.add(missing, self._tower(name)):
+                for done in cache.add(missing, self._tower(name), size):
                     bar.update(done)
-            if full := sum(cache.tokens(text) == limit for text in missing):
-                setting = f"config.text.encoders.{name}.tokens={limit}"
-                logging.warning("%s cuts longer texts; %d of %d fill it.", setting, full, len(missing))
+            if full := sum(cache.tokens(text) == encoder.tokens for text in missing):
+                setting = f"config.text.encoders.{name}.tokens={encoder.tokens}"
+                logging.warning("%s: %d of %d texts have so many, or more and are cut.", setting, full, len(missing))
             self._caches[name] = cache
-            self._towers.clear()  # the next one may want its memory
 
     def _missing(self, name: str, captions: Sequence[str]) -> list[str]:
         """What the encoder would read of them and has not, each once."""
@@ -131,7 +130,7 @@ class Embeddings:
         return name in self._caches and part in self._caches[name]
 
     def _open(self, name: str, digest: str = "") -> TextCache:
-        cache = TextCache(self._folder / name, digest)
+        cache = TextCache(self._folder / name, self._how(name), digest)
         self._check(name, cache.digest)
         return cache
 
@@ -163,29 +162,32 @@ class Embeddings:
             raise UsageError(f"Embeddings by '{name}' are {width} wide: set config.text.encoders.{name}.width={width}.")
 
     def _how(self, name: str) -> dict[str, Any]:
-        encoder = self._encoders[name]
-        if not encoder.path:
+        return {"dtype": self._config.text.dtype, "tokens": self._encoders[name].tokens}
+
+    def _path(self, name: str) -> str:
+        path = self._encoders[name].path
+        if not path:
             raise UsageError(
                 f"There are texts to encode and config.text.encoders.{name}.path is empty: name the folder of the "
                 f"encoder's weights, or with config.text.cache one where vidflow encode has put embeddings."
             )
-        return {"path": encoder.path, "dtype": self._config.text.dtype, "tokens": encoder.tokens}
+        return path
 
     def _digest(self, name: str) -> str:
-        return pretrained.digest(**self._how(name))
+        return pretrained.digest(self._path(name), **self._how(name))
 
     def _tower(self, name: str) -> Encode:
-        """The encoder, spread over the devices of this process."""
-        if name not in self._towers:
-            if name in self._known:
-                self._check(name, self._digest(name))
-            mesh = make_mesh(fsdp=jax.local_device_count(), devices=jax.local_devices())
-            rows = math.lcm(pretrained.ROWS, mesh.size)
-            place = partial(rules.shardings, mesh=mesh) if mesh.size > 1 else None
-            with rules.in_force():
-                tower = pretrained.load_encoder(**self._how(name), rows=rows, place=place)
-            self._towers[name] = partial(_encode, tower, mesh)
-        return self._towers[name]
+        """The encoder, spread over the devices of this process; not kept, for others may want its memory."""
+        if name in self._known:
+            self._check(name, self._digest(name))
+        # As many as divide an embedding, along which the rules spread the parameters.
+        count = math.gcd(jax.local_device_count(), self._encoders[name].width)
+        mesh = make_mesh(fsdp=count, devices=jax.local_devices()[:count])
+        rows = math.lcm(pretrained.ROWS, mesh.size)
+        place = partial(rules.shardings, mesh=mesh) if mesh.size > 1 else None
+        with rules.in_force():
+            tower = pretrained.load_encoder(self._path(name), **self._how(name), rows=rows, place=place)
+        return partial(_encode, tower, mesh)
 
     def _part(self, name: str, prompt: str) -> str:
         """What an encoder reads of a prompt; of the empty one nothing."""
@@ -205,5 +207,5 @@ def _written(config: ConfigDict, prompt: str) -> str:
     prefix = config.text.get("prefix", "")
     try:
         return prefix.format(fps=f"{config.data.fps:g}") + prompt if prefix and prompt else prompt
-    except (KeyError, IndexError, ValueError):
+    except (AttributeError, IndexError, KeyError, ValueError):
         raise UsageError(f"config.text.prefix='{prefix}': the only name in braces is {{fps}}.") from None

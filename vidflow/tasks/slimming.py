@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.text import pretrained, published, tokenizers
-from vidflow.text.tensors import LISTED, Tensors
+from vidflow.text.tensors import LISTED, SINGLE, Tensors
 
 SHARE = 8  # a file written has at most this part of the largest file read
 
@@ -26,40 +26,41 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
     is interrupted leaves no index, so that nothing takes what is there for a model.
 
     Raises:
-      UsageError: no such folder, another kind of model, a file cut short; a model in `out` already; no room.
+      UsageError: no such folder, another kind of model, a file cut short; a model in `out` already; no folder there can
+        be, or no room.
     """
     config = files.read_json(folder / "config.json")
     family = published.family(config, folder)
     weights = Tensors(folder, family.prefixes, family.others)
-    if (out / LISTED).exists():
+    if (out / SINGLE).exists() or (out / LISTED).exists():
         raise UsageError(f"{out} holds a model already: name another folder.")
     limit = max(Path(shard).stat().st_size for shard in weights.shards) // SHARE
-    out.mkdir(parents=True, exist_ok=True)
     pending: dict[str, np.ndarray] = {}
     place: dict[str, str] = {}
     try:
+        out.mkdir(parents=True, exist_ok=True)
         for name in sorted(weights.shapes):
             value = weights.read(name).astype(dtype)
             if pending and sum(x.nbytes for x in pending.values()) + value.nbytes > limit:
-                pending = _flush(out, pending, place)
+                _flush(out, pending, place)
             pending[weights.full_name(name)] = value
         _flush(out, pending, place)
         words = Path(pretrained.tokenizer_folder(folder))
         for file in tokenizers.FILES:
             if (words / file).exists():
                 shutil.copyfile(words / file, out / file)
+        shutil.copyfile(folder / "config.json", out / "config.json")
     except (OSError, SafetensorError) as error:
         raise UsageError(f"Cannot write {out} ({error}): make room or choose another folder.") from None
-    shutil.copyfile(folder / "config.json", out / "config.json")
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     index = {"metadata": {"total_size": size}, "weight_map": place}
     files.write_whole(out / LISTED, json.dumps(index, indent=2) + "\n")
     return size
 
 
-def _flush(out: Path, pending: dict[str, np.ndarray], place: dict[str, str]) -> dict[str, np.ndarray]:
-    """Writes them as the next file, notes in which file they are, and gives an empty dictionary to go on with."""
+def _flush(out: Path, pending: dict[str, np.ndarray], place: dict[str, str]) -> None:
+    """Writes them as the next file, notes in which file they are, and empties the dictionary."""
     file = f"model-{len(set(place.values())) + 1:05d}.safetensors"
     save_file(pending, out / file)
     place |= dict.fromkeys(pending, file)
-    return {}
+    pending.clear()

@@ -32,6 +32,7 @@ class ClipSize(NamedTuple):
       tokens: of the longest text.
       activation: a key of `ACTIVATIONS`.
       projection: width of the space that is shared with images; 0: none is there.
+      epsilon: added to the variance in normalisation.
     """
 
     vocabulary: int
@@ -42,6 +43,7 @@ class ClipSize(NamedTuple):
     tokens: int = 77
     activation: str = "quick_gelu"
     projection: int = 0
+    epsilon: float = 1e-5
 
 
 class ClipText(nn.Module):
@@ -63,7 +65,7 @@ class ClipText(nn.Module):
         x = (x + self.param("position", places, (size.tokens, size.width))[:length]).astype(self.dtype)
         order = jnp.broadcast_to(ORDERS + jnp.arange(length), ids.shape)
         x, _ = stacked(Layer, size.layers)(size, self.dtype, name="layers")(x, order)
-        x = _norm(self.dtype, "norm")(x)
+        x = _norm(size, self.dtype, "norm")(x)
         last = jnp.maximum(real.sum(axis=1) - 1, 0)
         pooled = jnp.take_along_axis(x, last[:, None, None], axis=1)
         if size.projection:
@@ -80,12 +82,12 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], order: TokenIds) -> tuple[Float[Array, "B L D"], None]:
         size, dtype = self.size, self.dtype
-        h = _norm(dtype, "attention_norm")(x)
+        h = _norm(size, dtype, "attention_norm")(x)
         q, k, v = linears(h, ("query", "key", "value"), size.width, ("embed", "heads"), dtype, bias=True)
         q, k, v = (part.reshape(*part.shape[:2], size.heads, -1) for part in (q, k, v))
         h = attend(q, k, v, Mask(order, order, relation="earlier")).reshape(x.shape)
         x = x + linear(h, "out", size.width, ("heads", "embed"), dtype, bias=True)
-        h = linear(_norm(dtype, "mlp_norm")(x), "up", size.feed_forward, ("embed", "mlp"), dtype, bias=True)
+        h = linear(_norm(size, dtype, "mlp_norm")(x), "up", size.feed_forward, ("embed", "mlp"), dtype, bias=True)
         h = ACTIVATIONS[size.activation](h)
         return x + linear(h, "down", size.width, ("mlp", "embed"), dtype, bias=True), None
 
@@ -101,8 +103,8 @@ def longer(positions: Float[np.ndarray, "P D"], tokens: int) -> Float[np.ndarray
     return (1 - share) * positions[low] + share * positions[low + 1]
 
 
-def _norm(dtype: Any, name: str) -> nn.LayerNorm:
+def _norm(size: ClipSize, dtype: Any, name: str) -> nn.LayerNorm:
     ones, zeros = (
         nn.with_logical_partitioning(init, ("features",)) for init in (nn.initializers.ones, nn.initializers.zeros)
     )
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, scale_init=ones, bias_init=zeros, name=name)
+    return nn.LayerNorm(epsilon=size.epsilon, dtype=dtype, scale_init=ones, bias_init=zeros, name=name)

@@ -27,6 +27,7 @@ from vidflow.text.tensors import Tensors
 ROWS = 32
 STEP = 16  # lengths of batches are multiples of it, so that few are compiled
 T5_TOKENS = 512  # with which T5 was trained; its positions know no end
+FEWEST = 2  # tokens of a text: what opens it and what closes it, as CLIP has
 
 Place = Callable[[Any], Any]  # a tree of parameters with their logical names -> a tree of shardings
 
@@ -62,7 +63,7 @@ class TextEncoder:
         of the longest text.
 
         Raises:
-          UsageError: a text of more than 20,000 characters, or with half of a surrogate pair.
+          UsageError: one text instead of several, one of more than 20,000 characters, or with half of a surrogate pair.
         """
         ids = tokenizers.tokenize(self._tokenizer, texts, self.tokens)
         longest = max(map(len, ids), default=0)
@@ -122,11 +123,12 @@ def load_encoder(
 
     Raises:
       UsageError: no such folder, another kind of model, a tensor that is missing, left over or of another shape (names
-        the first), a file that was cut short, another dtype, or no tokenizer.
+        the first), a file that was cut short, another dtype, too few tokens, or no tokenizer or one of more words than
+        the encoder has.
     """
-    dtype = jnp.dtype(dtype)
-    if dtype not in (jnp.float32, jnp.bfloat16):
-        raise UsageError(f"A text encoder computes in float32 or bfloat16, not in {dtype}.")
+    dtype = _precision(dtype)
+    if tokens and tokens < FEWEST:
+        raise UsageError(f"A text encoder reads {FEWEST} tokens or more of a text, not {tokens}.")
     config = files.read_json(f"{path}/config.json")
     family = published.family(config, path)
     weights = Tensors(path, family.prefixes, family.others)
@@ -141,7 +143,15 @@ def load_encoder(
             module = module.clone(size=module.size._replace(tokens=tokens))
             changes = {"position": partial(longer, tokens=tokens)}
     words = tokenizers.load(tokenizer or tokenizer_folder(path))
-    like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
+    if words.size > module.size.vocabulary:
+        raise UsageError(
+            f"The tokenizer of {path} knows {words.size} words and the encoder {module.size.vocabulary}: take the one "
+            "that was published with it."
+        )
+    try:
+        like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 1), np.int32), np.ones((1, 1), bool))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}/config.json describes what cannot be built ({error}): copy it again.") from None
     params = parameters.read(like, family.names, weights, dtype, place(like) if place else None, changes)
     return TextEncoder(module, params, words, tokens or trained, (rows if place else 1, rows))
 
@@ -156,7 +166,17 @@ def digest(path: Any, *, dtype: Any, tokens: int, tokenizer: Any = None) -> str:
     parts = [f"{path}/config.json", *Tensors(path).shards]
     parts += [file for name in tokenizers.FILES if files.is_file(file := f"{folder}/{name}")]
     sums = {file.rpartition("/")[2]: files.sha256(file) for file in parts}
-    return files.digest({"files": sums, "dtype": str(jnp.dtype(dtype)), "tokens": tokens})
+    return files.digest({"files": sums, "dtype": str(_precision(dtype)), "tokens": tokens})
+
+
+def _precision(dtype: Any) -> np.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:  # no dtype at all
+        found = np.dtype(object)
+    if found not in (jnp.float32, jnp.bfloat16):
+        raise UsageError(f"A text encoder (config.text.dtype) computes in float32 or bfloat16, not in {dtype}.")
+    return found
 
 
 def tokenizer_folder(path: Any) -> str:

@@ -122,6 +122,7 @@ def _t5(config: dict[str, Any], names: Collection[str], dtype: Any) -> T5Encoder
         own_positions=config["model_type"] == "umt5",
         buckets=config["relative_attention_num_buckets"],
         reach=config.get("relative_attention_max_distance", 128),
+        epsilon=config.get("layer_norm_epsilon", 1e-6),
     )
     return T5Encoder(size, dtype)
 
@@ -141,6 +142,7 @@ def _clip(config: dict[str, Any], names: Collection[str], dtype: Any) -> ClipTex
         tokens=text.get("max_position_embeddings", 77),
         activation=activation,
         projection=config.get("projection_dim", 512) if "text_projection.weight" in names else 0,
+        epsilon=text.get("layer_norm_eps", 1e-5),
     )
     return ClipText(size, dtype)
 

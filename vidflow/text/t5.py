@@ -29,6 +29,7 @@ class T5Size(NamedTuple):
       activation: of the gate, a key of `ACTIVATIONS`; UL2's is "silu".
       own_positions: every layer has a table of positions of its own (UMT5), otherwise they share that of the first.
       buckets, reach: of the distances that the table tells apart, and where the last one begins.
+      epsilon: added to the mean square in normalisation.
     """
 
     vocabulary: int
@@ -41,6 +42,7 @@ class T5Size(NamedTuple):
     own_positions: bool = False
     buckets: int = 32
     reach: int = 128
+    epsilon: float = 1e-6
 
 
 class T5Encoder(nn.Module):
@@ -57,7 +59,7 @@ class T5Encoder(nn.Module):
         seen = jnp.where(real, 0.0, FAR_BELOW)[:, None, None]
         bias = seen if size.own_positions else seen + Positions(size, name="positions")(ids.shape[1])
         x, _ = stacked(Layer, size.layers)(size, self.dtype, name="layers")(x, bias)
-        return _norm(self.dtype, "norm")(x)
+        return _norm(size, self.dtype, "norm")(x)
 
 
 class Layer(nn.Module):
@@ -69,7 +71,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], bias: Float[Array, "B K l L"]) -> tuple[Float[Array, "B L D"], None]:
         size, dtype = self.size, self.dtype
-        h = _norm(dtype, "attention_norm")(x)
+        h = _norm(size, dtype, "attention_norm")(x)
         q, k, v = linears(h, ("query", "key", "value"), size.heads * size.head, ("embed", "heads"), dtype)
         q, k, v = (part.reshape(*part.shape[:2], size.heads, size.head) for part in (q, k, v))
         if size.own_positions:
@@ -79,7 +81,7 @@ class Layer(nn.Module):
         h = jnp.einsum("bkqp,bpkh->bqkh", weights, v).reshape(*x.shape[:2], -1)
         x = x + linear(h, "out", size.width, ("heads", "embed"), dtype)
 
-        h = _norm(dtype, "mlp_norm")(x)
+        h = _norm(size, dtype, "mlp_norm")(x)
         gate, up = linears(h, ("gate", "up"), size.feed_forward, ("embed", "mlp"), dtype)
         return x + linear(ACTIVATIONS[size.activation](gate) * up, "down", size.width, ("mlp", "embed"), dtype), None
 
@@ -102,6 +104,8 @@ def _buckets(length: int, buckets: int, reach: int) -> Int[np.ndarray, "L L"]:
     half the nearer distances one by one, farther ones by their logarithm up to `reach` (Raffel et al. 2020, 2.1)."""
     distance = np.arange(length)[None] - np.arange(length)[:, None]
     half, near = buckets // 2, buckets // 4
+    if not 0 < near < reach:
+        raise ValueError(f"{buckets} buckets of distances up to {reach}")
     away = np.abs(distance)
     # In float32, for there the published models round.
     share = np.log(np.maximum(away, 1).astype(np.float32) / near) / np.float32(np.log(reach / near))
@@ -109,6 +113,6 @@ def _buckets(length: int, buckets: int, reach: int) -> Int[np.ndarray, "L L"]:
     return np.where(distance > 0, half, 0) + np.where(away < near, away, np.minimum(far, half - 1))
 
 
-def _norm(dtype: Any, name: str) -> nn.RMSNorm:
+def _norm(size: T5Size, dtype: Any, name: str) -> nn.RMSNorm:
     scale = nn.with_logical_partitioning(nn.initializers.ones, ("features",))
-    return nn.RMSNorm(dtype=dtype, scale_init=scale, name=name)
+    return nn.RMSNorm(epsilon=size.epsilon, dtype=dtype, scale_init=scale, name=name)

@@ -18,11 +18,12 @@ class Tensors:
 
     Attributes:
       shards: the paths of the files.
-      shapes: name -> shape, of all tensors but those whose names begin with one of `others`; names are without the
-        first of `prefixes` that any begins with.
+      shapes: name -> shape. Names are without the first of `prefixes` that any begins with; those that then begin with
+        one of `others` are left out.
 
     Raises:
-      UsageError: no weights there, or a shard that is missing, cut short or lacks a tensor that the index lists.
+      UsageError: no weights there, an index that lists none, or a shard that is missing, cut short or lacks a tensor
+        that the index lists.
     """
 
     def __init__(self, folder: Any, prefixes: Sequence[str] = (), others: tuple[str, ...] = ()) -> None:
@@ -30,7 +31,9 @@ class Tensors:
         if files.is_file(f"{folder}/{SINGLE}"):
             self.shards = [f"{folder}/{SINGLE}"]
         elif files.is_file(f"{folder}/{LISTED}"):
-            listed = files.read_json(f"{folder}/{LISTED}").get("weight_map", {})
+            listed = files.read_json(f"{folder}/{LISTED}").get("weight_map")
+            if not listed or not isinstance(listed, dict):
+                raise UsageError(f"{folder}/{LISTED} lists no tensors: copy it again.")
             self.shards = sorted({f"{folder}/{shard}" for shard in listed.values()})
         else:
             raise UsageError(
@@ -41,9 +44,9 @@ class Tensors:
         if missing := sorted(listed.keys() - found.keys()):
             shard = listed[missing[0]]
             raise UsageError(f"{folder}/{shard} lacks '{missing[0]}', which {LISTED} lists: copy it again.")
-        found = {name: shard for name, shard in found.items() if not name.startswith(others)}
         prefix = next((p for p in prefixes if any(name.startswith(p) for name in found)), "")
-        self._place = {name.removeprefix(prefix): (shard, name) for name, shard in found.items()}
+        place = {name.removeprefix(prefix): (shard, name) for name, shard in found.items()}
+        self._place = {name: where for name, where in place.items() if not name.startswith(others)}
         self.shapes = {name: tuple(self._slice(name).get_shape()) for name in self._place}
 
     def read(self, name: str, part: Any = slice(None)) -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int32
 
 from vidflow import files
 from vidflow.errors import UsageError
+from vidflow.text import byte_tokens
 
 LONGEST = 20_000  # characters of a prompt; more is a file that was taken for a prompt
 PIECES = ("spiece.model", "sentencepiece.model", "tokenizer.model")
@@ -29,10 +30,11 @@ class Tokens(NamedTuple):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Texts -> identifiers with those that open and close them, at most `length`: of longer texts the end is cut, and
-    what closes them is not."""
+    """Texts -> identifiers below `size` with those that open and close them, at most `length`: of longer texts the end
+    is cut, and what closes them is not."""
 
     padding: int
+    size: int
 
     def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]: ...
 
@@ -40,7 +42,7 @@ class Tokenizer(Protocol):
 class Bytes:
     """ByT5's (Xue et al. 2022): a byte is a token."""
 
-    padding = 0
+    padding, size = 0, FIRST_BYTE + 256
 
     def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
         return [[FIRST_BYTE + byte for byte in text.encode()[: length - 1]] + [END] for text in texts]
@@ -62,6 +64,7 @@ class Pieces:
             self._model = sentencepiece.SentencePieceProcessor(model_file=file)
         except (OSError, RuntimeError) as error:
             raise UsageError(f"{file} is no SentencePiece model ({error}): copy it again.") from None
+        self.size = self._model.vocab_size()
 
     def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
         return [[*ids[: length - 1], END] for ids in self._model.encode(list(texts))]
@@ -72,7 +75,7 @@ class Words:
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", padding: int) -> None:  # noqa: F821
         tokenizer.no_padding()
-        self._tokenizer, self.padding = tokenizer, padding
+        self._tokenizer, self.padding, self.size = tokenizer, padding, tokenizer.get_vocab_size()
 
     def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
         self._tokenizer.enable_truncation(length)
@@ -83,20 +86,16 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[li
     """Identifiers of each text, at most `length`.
 
     Raises:
-      UsageError: a text of more than `LONGEST` characters, or with half of a surrogate pair.
+      UsageError: one text instead of several, one of more than `LONGEST` characters, or with half of a surrogate pair.
     """
+    if isinstance(texts, str):
+        raise UsageError(f"'{texts[:40]}' is one text: encode a list of texts, [text] for a single one.")
     for text in texts:
         if len(text) > LONGEST:
             raise UsageError(
                 f"The prompt '{text[:40]}...' has {len(text)} characters: a prompt has at most {LONGEST}; shorten it."
             )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"The prompt {ascii(text[:60])} has half of a surrogate pair at character {error.start}: it was read "
-                "with the wrong encoding; save it as UTF-8."
-            ) from None
+        byte_tokens.as_bytes(text)
     return tokenizer(texts, length)
 
 
@@ -115,7 +114,7 @@ def load(folder: Any) -> Tokenizer:
     which has none of these.
 
     Raises:
-      UsageError: none of them is there.
+      UsageError: none of them is there, or one that cannot be read.
     """
     there = {name: f"{folder}/{name}" for name in FILES if files.is_file(f"{folder}/{name}")}
     described = files.read_json(there["tokenizer_config.json"]) if "tokenizer_config.json" in there else {}
@@ -124,14 +123,17 @@ def load(folder: Any) -> Tokenizer:
     for name in PIECES:
         if name in there:
             return Pieces(there[name])
-    padding = described.get("pad_token", "<|endoftext|>")
+    padding = described.get("pad_token") or "<|endoftext|>"
     padding = padding["content"] if isinstance(padding, dict) else padding
     if "vocab.json" in there and "merges.txt" in there:
         return clip_words(there["vocab.json"], there["merges.txt"], padding)
     if "tokenizer.json" in there:
         import tokenizers
 
-        tokenizer = tokenizers.Tokenizer.from_file(there["tokenizer.json"])
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(there["tokenizer.json"])
+        except Exception as error:  # the library raises nothing narrower
+            raise UsageError(f"{there['tokenizer.json']} is no tokenizer ({error}): copy it again.") from None
         return Words(tokenizer, tokenizer.token_to_id(padding) or 0)
     raise UsageError(
         f"{folder} holds no tokenizer (spiece.model, vocab.json and merges.txt, or tokenizer.json): copy it there from "
