@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Trains, scores and compares the arms of experiments/text_encoders/RESULTS.md: a model of signs told its prompt by each
-# subset of three small encoders, on short and on long captions, with three seeds. Call it again to go on where it
-# stopped. Many hours on two CPU cores.
+# Trains, scores and compares models of signs that are told their prompt by each subset of three small encoders, on short
+# and on long captions, with three seeds, and beside them one whose encoder of bytes is trained along. Call it again to
+# go on where it stopped. Many hours on two CPU cores.
 #   launch/text_encoders.sh          both tables
 #   launch/text_encoders.sh short    that of short captions, or of long ones
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
 
 out=runs/text_encoders experiment=experiments/text_encoders/signs.py
-if [ ! -e runs/towers/letters/tokenizer_config.json ]; then python experiments/text_encoders/towers.py runs/towers; fi
+if [ ! -e runs/towers/done ]; then
+  python experiments/text_encoders/towers.py runs/towers
+  touch runs/towers/done
+fi
 vidflow train "--config=$experiment:autoencoder" "--workdir=$out/autoencoder"
 kinds=("$@")
 if [ $# = 0 ]; then kinds=(short long); fi
@@ -17,4 +20,11 @@ for kind in "${kinds[@]}"; do
   vidflow encode "${shared[@]}" "--out=$out/latents_$kind"
   vidflow ablate "${shared[@]}" "--workdir=$out/$kind" --jobs=2 \
     --config.data.source=cache "--config.data.path=$out/latents_$kind"
+  for seed in 0 1 2; do
+    run="$out/bytes_$kind/$seed"
+    vidflow train "--config=$experiment:captions=$kind,bytes" "--config.autoencoder.run=$out/autoencoder" \
+      "--workdir=$run" "--config.seed=$seed" --config.optimizer.learning_rate=0.01 \
+      --config.data.source=cache "--config.data.path=$out/latents_$kind"
+    [ "$run/evaluation.json" -nt "$run/weights.safetensors" ] || vidflow evaluate "--run=$run" --prompts=192 --seeds=1
+  done
 done

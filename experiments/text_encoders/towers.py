@@ -4,7 +4,8 @@
 
 They stand for Movie Gen's three by what they see: `meaning` sees subwords (T5's tower, a SentencePiece model, as UL2),
 `look` sees words in one direction (CLIP's, byte pairs), `letters` sees bytes (ByT5's). Nobody trained them: a random
-tower keeps which tokens stand where and mixes them, and knows nothing of what they mean.
+tower keeps which tokens stand where and mixes them, and knows nothing of what they mean. Their tokenizers are made from
+captions whose signs say one glyph, so that no word is a token because training had it.
 """
 
 import json
@@ -26,11 +27,17 @@ from vidflow.text.clip import ClipText
 from vidflow.text.published import FAMILIES
 from vidflow.text.t5 import T5Encoder
 from vidflow.worlds import bounce
+from vidflow.worlds.bounce import signs
+from vidflow.worlds.bounce.glyphs import GLYPHS
 
+# Cross-attention sees a set of tokens: their order is what the tower says of it. As modules are initialised a tower
+# says next to nothing: T5's table of distances, of 0.1, is small beside its logits, and CLIP's embeddings, of 0.02,
+# beside what its layers add. So these parameters are larger; a token then tells its glyph and its place.
+SCALES = {"t5": {"positions/table": 100.0}, "clip_text_model": {"embedding": 50.0, "position": 50.0}}
 CAPTIONS = 4000
-PIECES, PAIRS = 330, 640  # of the vocabularies
+PIECES, PAIRS = 240, 640  # of the vocabularies: words of captions are whole, glyphs alone
 SEED = 7
-SHAPE = {"model_type": "t5", "d_model": 96, "num_layers": 2, "num_heads": 4, "d_kv": 24, "d_ff": 192}
+SHAPE = {"model_type": "t5", "d_model": 96, "num_layers": 2, "num_heads": 8, "d_kv": 12, "d_ff": 192}
 SHAPE |= {"feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 32}
 CLIP = {"model_type": "clip_text_model", "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 CLIP |= {"intermediate_size": 192, "max_position_embeddings": 128}
@@ -49,11 +56,14 @@ def main(out: Path) -> None:
 
 
 def write_captions(file: Path) -> None:
-    """Texts that the tokenizers are made from, a line each: captions of training, short and long ones."""
-    told = (
-        bounce.told(SEED, n, level=3, split="train", height=48, width=32, captions="mixed", with_signs=True)[1]
-        for n in range(CAPTIONS)
+    """Texts that the tokenizers are made from, a line each: captions of training, short and long ones, whose signs say
+    one glyph, each as often as the others."""
+    rng = np.random.default_rng(SEED)
+    glyphs = sorted(GLYPHS)
+    worlds = (
+        bounce.told(SEED, n, level=3, split="train", height=32, width=32, captions="mixed")[1] for n in range(CAPTIONS)
     )
+    told = (signs.caption(glyphs[n % len(glyphs)], world, rng) for n, world in enumerate(worlds))
     file.write_text("\n".join(told), encoding="utf-8")
 
 
@@ -67,8 +77,8 @@ def write_tokenizer(folder: Path, name: str, corpus: Path) -> None:
         sentencepiece.SentencePieceTrainer.train(
             input=str(corpus),
             model_prefix=str(folder / "spiece"),
+            model_type="bpe",
             vocab_size=PIECES,
-            hard_vocab_limit=False,  # fewer, if the captions have no more
             character_coverage=1.0,
             pad_id=0,
             eos_id=1,
@@ -88,7 +98,7 @@ def write(folder: Path, config: dict[str, Any]) -> None:
     init = jax.jit(module.init)(jax.random.key(SEED), jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
     tensors = {}
     for ours, value in traverse_util.flatten_dict(nn.unbox(init)["params"], sep="/").items():
-        value = np.asarray(value)
+        value = np.asarray(value) * np.float32(SCALES[config["model_type"]].get(ours, 1))
         theirs = family.prefixes[0] + family.names[ours]
         layers = [(theirs.format(n), part) for n, part in enumerate(value)] if "{}" in theirs else [(theirs, value)]
         tensors |= {name: np.ascontiguousarray(x.T if ours.endswith("kernel") else x) for name, x in layers}

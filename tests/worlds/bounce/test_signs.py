@@ -65,6 +65,7 @@ def test_captions_come_apart_into_world_and_word(captions):
         ('a red circle moves up, a sign says "CAT"', "a red circle moves up", "CAT"),
         ('A red circle moves up. The sign which reads “口”.', "A red circle moves up.", "口"),
         ("a red circle moves up", "a red circle moves up", None),
+        ('a sign says ""', 'a sign says ""', None),  # so that it is refused as what the reader cannot check
     ],
 )
 def test_prompts_of_users_come_apart(prompt, world, word):

@@ -25,7 +25,7 @@ FINE = 8  # samples along each side of a pixel
 READABLE = 0.5  # of the variance of a strip that the best word may leave unexplained
 SAID = re.compile(
     r",?\s*\b(?:(?:and|with|over|above)\s+)?(?:(?:a|the)\s+)?sign"
-    r"(?:\s+(?:below|it|that|which|says|saying|reads|reading))*\s*[\"“]([^\"”]*)[\"”]\.?",
+    r"(?:\s+(?:below|it|that|which|says|saying|reads|reading))*\s*[\"“]([^\"”]+)[\"”]\.?",
     re.IGNORECASE,
 )
 
