@@ -43,7 +43,7 @@ def test_the_parts_are_found_and_fit_together(mine):
 
 def test_the_solver_follows_the_flow_of_the_target(mine):
     path, target = flow_parts.make_path(mine.flow), flow_parts.make_target(mine.flow)
-    solver, world = flow_parts.make_solver(mine.sampling, path), mixture(2)
+    solver, world = flow_parts.make_solver(mine.sampling, path, jax.random.split(jax.random.key(0), 4)), mixture(2)
 
     def network(x, t):
         return targets.convert(targets.data(), target, path, world.data(path, x, t), x, t)

@@ -1,5 +1,6 @@
 """Solvers on mixtures of Gaussians, in float64: orders of convergence, and one trajectory whatever is predicted."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ from tests.flow.mixtures import Mixture, mixture
 from tests.flow.test_paths import PATHS, TARGETS
 from vidflow.errors import UsageError
 from vidflow.flow import adaptive, likelihood, multistep, paths, schedules, solvers, stochastic, targets
+from vidflow.linear import linear
 
 LOW, HIGH = 1e-3, 1 - 1e-3
 ORDERS = {  # how it is made, its order, two numbers of steps
@@ -121,7 +123,7 @@ def test_noise_during_sampling_has_weak_order_one_and_keeps_the_distribution():
     x0 = start * jax.random.normal(jax.random.key(0), (sample, 1))
     x0 = x0 / x0.std() * start
     exact = (path.alpha(HIGH) * deviation) ** 2 + path.sigma(HIGH) ** 2
-    solver = stochastic.euler_maruyama(path)
+    solver = stochastic.euler_maruyama(path, jax.random.split(jax.random.key(1), sample))
     biases = [
         float(solved(solver, lambda x, t: world.velocity(path, x, t), x0, between(steps)).var() - exact)
         for steps in (16, 32)
@@ -132,13 +134,14 @@ def test_noise_during_sampling_has_weak_order_one_and_keeps_the_distribution():
 def test_noise_of_a_row_does_not_depend_on_the_other_rows():
     path, world = paths.linear(), mixture(2)
     x0 = jax.random.normal(jax.random.key(1), (8, 2))
-    solver = stochastic.euler_maruyama(path, seed=3)
+    keys = jax.random.split(jax.random.key(3), 8)
 
     def velocity(x, t):
         return world.velocity(path, x, t)
 
-    whole = solved(solver, velocity, x0, schedules.uniform()(10))
-    np.testing.assert_allclose(solved(solver, velocity, x0[:3], schedules.uniform()(10)), whole[:3], atol=1e-12)
+    whole = solved(stochastic.euler_maruyama(path, keys), velocity, x0, schedules.uniform()(10))
+    some = solved(stochastic.euler_maruyama(path, keys[5:]), velocity, x0[5:], schedules.uniform()(10))
+    np.testing.assert_allclose(some, whole[5:], atol=1e-12)
     assert np.abs(np.asarray(whole - solved(solvers.euler(), velocity, x0, schedules.uniform()(10)))).min() > 1e-3
 
 
@@ -163,6 +166,47 @@ def test_the_estimated_trace_is_right_on_average():
     )(x1)
     truth = world.log_density(path, x1, jnp.asarray(HIGH))
     assert float(found.mean()) == pytest.approx(float(truth.mean()), rel=0.01)
+
+
+def test_a_likelihood_of_our_own_layers():
+    """They have a derivative backwards alone. Of a linear field A the divergence is tr A, and the flow is exp(A)."""
+    layer = Linear(3)
+    params = layer.init(jax.random.key(0), jnp.ones((1, 3)))
+    matrix = 0.5 * nn.unbox(params)["params"]["it"]["kernel"]
+    x1 = jax.random.normal(jax.random.key(1), (4, 3))
+    traces = (likelihood.exact(), likelihood.hutchinson(jax.random.key(2), probes=4000))
+    x0 = x1 @ jax.scipy.linalg.expm(-matrix)
+    truth = -0.5 * (x0**2).sum(axis=1) - 1.5 * np.log(2 * np.pi) - jnp.trace(matrix)
+    for divergence, tolerance in zip(traces, (1e-4, 0.05), strict=True):
+        found = likelihood.log_likelihood(lambda x, t: 0.5 * layer.apply(params, x), x1, divergence)
+        np.testing.assert_allclose(found, truth, atol=tolerance)
+
+
+class Linear(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        return linear(x[:, None], "it", self.features, ("embed", "mlp"), x.dtype)[:, 0]
+
+
+@pytest.mark.parametrize("make", [solvers.euler, solvers.midpoint, solvers.heun])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_no_velocity_is_asked_for_at_the_last_time(make, steps):
+    asked = []
+
+    def velocity(x, t):
+        jax.debug.callback(lambda t: asked.append(float(t)), t)
+        return x
+
+    solved(make(), velocity, jnp.ones((1, 1)), schedules.uniform()(steps)).block_until_ready()
+    jax.effects_barrier()
+    assert max(asked) < 1
+
+
+def test_steps_that_become_ever_shorter_end_without_a_sample():
+    x = solved(adaptive.dormand_prince(), lambda x, t: 1 / (0.5 - t) ** 2 + x, jnp.ones((2, 1)), np.array([0.0, 1.0]))
+    assert np.isnan(x).all()
 
 
 @pytest.mark.parametrize("solver", [multistep.dpm_solver, multistep.unipc])

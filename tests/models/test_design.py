@@ -142,7 +142,7 @@ def test_waves_tell_every_place_from_every_other():
 
 
 def test_configs_name_the_designs():
-    assert designs.of(settings.movie_gen_design()) == MOVIE_GEN
+    assert designs.of(settings.movie_gen_design()) == designs.of(ConfigDict({"norm": "rms"})) == MOVIE_GEN
     assert designs.of(settings.dit_design()) == DIT._replace(text="cross_attention")
     wrong = ConfigDict(settings.movie_gen_design().to_dict() | {"norm": "rsm"})
     with pytest.raises(UsageError, match="config.model.design.norm 'rsm'; did you mean 'rms'"):

@@ -125,6 +125,26 @@ def test_a_model_that_is_not_finite_is_told_with_step_and_time(smoke_run):
         generator(["x"], seed=0, steps=2, guidance=1.0, frames=8, height=32, width=32)
 
 
+def test_a_solver_that_leaves_what_is_finite_is_told(smoke_run):
+    generator = generation.load(smoke_run)
+    generator.config.unlock()
+    generator.config.sampling.schedule = "uniform"
+    with pytest.raises(UsageError, match=r"Samples are not finite .*config\.sampling\.end"):
+        generator(["x"], seed=0, steps=1, guidance=float("inf"), frames=8, height=32, width=32)
+
+
+def test_noise_of_sampling_is_of_the_seed_and_of_the_row(smoke_run):
+    generator = generation.load(smoke_run)
+    generator.config.unlock()
+    generator.config.sampling.solver = "euler_maruyama"
+    options = {"steps": 4, "guidance": 1.0, "frames": 8, "height": 32, "width": 32}
+    prompts = ["a red circle moves left", "a blue star moves up", "a green square stays still"]
+    three = generator(prompts, seed=0, **options).astype(int)
+    generator.config.sampling.batch = 2
+    assert np.abs(three - generator(prompts, seed=0, **options)).max() <= 1
+    assert np.abs(three - generator(prompts, seed=1, **options)).max() > 1
+
+
 def test_a_noise_target_must_start_within_its_path(smoke_run):
     generator = generation.load(smoke_run)
     generator.config.unlock()

@@ -60,24 +60,26 @@ def exact() -> Divergence:
 
         def slope(index: Array) -> Array:
             direction = jnp.zeros(size, x.dtype).at[index].set(1.0).reshape(x.shape[1:])
-            along = jax.jvp(field, (x,), (jnp.broadcast_to(direction, x.shape),))[1]
+            (along,) = pull(jnp.broadcast_to(direction, x.shape))
             return (along * direction).reshape(len(x), -1).sum(axis=1)
 
-        return field(x), jax.lax.map(slope, jnp.arange(size)).sum(axis=0)
+        # Backwards, for parts of our models (`vidflow/linear.py`) have no derivative forwards. The trace is the same.
+        value, pull = jax.vjp(field, x)
+        return value, jax.lax.map(slope, jnp.arange(size)).sum(axis=0)
 
     return divergence
 
 
 def hutchinson(key: Key[Array, ""], probes: int = 1) -> Divergence:
-    """An unbiased estimate by random signs e: the mean of e . (J e), the same signs along the whole way (Hutchinson
+    """An unbiased estimate by random signs e: the mean of e . (J' e), the same signs along the whole way (Hutchinson
     1989; Grathwohl et al. 2019)."""
 
     def divergence(field: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-        value, along = jax.linearize(field, x)
+        value, pull = jax.vjp(field, x)
 
         def probe(key: Array) -> Array:
             signs = jax.random.rademacher(key, x.shape, x.dtype)
-            return (along(signs) * signs).reshape(len(x), -1).sum(axis=1)
+            return (pull(signs)[0] * signs).reshape(len(x), -1).sum(axis=1)
 
         return value, jax.lax.map(probe, jax.random.split(key, probes)).mean(axis=0)
 

@@ -27,13 +27,17 @@ def midpoint() -> Solver:
 
 
 def heun() -> Solver:
-    """Second order, two evaluations a step: the mean of the slopes at both ends (Karras et al. 2022, algorithm 1)."""
+    """Second order, two evaluations a step: the mean of the slopes at both ends (Karras et al. 2022, algorithm 1). The
+    last step is Euler's: at the last time a velocity need not exist, as that of a model which says the data."""
 
     def step(velocity: Velocity, x: Array, t: Array, h: Array) -> Array:
         first = velocity(x, t)
         return x + 0.5 * h * (first + velocity(x + h * first, t + h))
 
-    return _one_step(step)
+    def solve(velocity: Velocity, x0: Float[Array, "B ..."], times: Times) -> Float[Array, "B ..."]:
+        return euler()(velocity, _one_step(step)(velocity, x0, times[:-1]), times[-2:])
+
+    return solve
 
 
 def _one_step(step: Callable[[Velocity, Array, Array, Array], Array]) -> Solver:

@@ -61,16 +61,17 @@ DIT = Design(norm="layer", mlp="gelu", bias=True, shared=False, text="none", pos
 
 
 def of(config: ConfigDict) -> Design:
-    """The design that a config's fields say.
+    """The design that a config's fields say. One that it lacks, because it is older than the field, is Movie Gen's.
 
     Raises:
       UsageError: a word that a field does not know.
     """
+    said = {name: config[name] for name in Design._fields if name in config}
     for name, kind in get_type_hints(Design).items():
         words = get_args(kind)
-        if words and config[name] not in words:
+        if words and said.get(name, words[0]) not in words:
             raise UsageError(
-                f"Unknown config.model.design.{name} '{config[name]}'; did you mean '{nearest(config[name], words)}'? "
+                f"Unknown config.model.design.{name} '{said[name]}'; did you mean '{nearest(said[name], words)}'? "
                 f"There are {', '.join(words)}."
             )
-    return Design(**{name: config[name] for name in Design._fields})
+    return Design(**said)

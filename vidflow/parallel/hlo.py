@@ -157,9 +157,10 @@ class Program:
         if noted:
             return int(noted[1])
         condition = re.search(r"condition=%?([\w.-]+)", loop.text)[1]
-        constants = [re.search(r"constant\((\d+)\)", i.text) for i in self._reached(condition)]
+        asked = list(self._reached(condition))
+        constants = [re.search(r"constant\((\d+)\)", i.text) for i in asked]
         values = {int(found[1]) for found in constants if found}
-        if len(values) != 1:
+        if len(values) != 1 or any(i.operation in ("and", "or") for i in asked):  # data may end it before
             raise ValueError(f"The trip count of {loop.name} cannot be read from its condition {condition}.")
         return values.pop()
 

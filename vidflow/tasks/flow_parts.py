@@ -19,6 +19,7 @@ from vidflow.flow import (
     targets,
     times,
 )
+from vidflow.typing import RowKeys
 
 
 class Part(NamedTuple):
@@ -44,7 +45,7 @@ PARTS = {
     "flow.target": Part(targets.Target, (targets,)),
     "flow.times": Part(times.TimeDensity, (times,)),
     "flow.coupling": Part(couplings.Coupling, (couplings,)),
-    "sampling.solver": Part(solvers.Solver, (solvers, multistep, adaptive, stochastic), ("path",)),
+    "sampling.solver": Part(solvers.Solver, (solvers, multistep, adaptive, stochastic), ("path", "keys")),
     "sampling.schedule": Part(schedules.Schedule, (schedules,)),
     "sampling.guidance_shape": Part(guidance.Scale, (guidance,), ("scale", "times")),
 }
@@ -68,8 +69,9 @@ def make_target(flow: ConfigDict) -> targets.Target:
     return _made("flow.target", flow.target)
 
 
-def make_solver(sampling: ConfigDict, path: paths.Path) -> solvers.Solver:
-    return _made("sampling.solver", sampling.solver, path=path)
+def make_solver(sampling: ConfigDict, path: paths.Path, keys: RowKeys) -> solvers.Solver:
+    """`keys`: of the rows, for solvers that draw noise."""
+    return _made("sampling.solver", sampling.solver, path=path, keys=keys)
 
 
 def make_schedule(sampling: ConfigDict, steps: int) -> schedules.Times:

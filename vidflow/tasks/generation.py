@@ -31,6 +31,10 @@ from vidflow.training import hosts, run_folder, weights
 from vidflow.training.checkpoint import restore_ema
 
 NOT_FINITE = "What the model says is not finite at step {step}, t = {t}: lower the guidance, or train it again."
+NOT_SOLVED = (
+    "Samples are not finite and what the model says is: end before t = 1 (config.sampling.end=0.999), take another "
+    "config.sampling.solver, or lower the guidance."
+)
 REFERENCE = Path(__file__).parents[1] / "assets" / "bounce"  # the run that ships with the package
 
 
@@ -119,7 +123,8 @@ class Generator:
 
 def _first_failure(sample: Callable[..., jax.Array], call: tuple[Any, ...]) -> str:
     """At which step and time a model first said what is not finite: the same call once more, looking at each step."""
-    return jax.jit(checkify.checkify(sample))(*call)[0].get().removesuffix(" (`check` failed)")
+    found = jax.jit(checkify.checkify(sample))(*call)[0].get()
+    return found.removesuffix(" (`check` failed)") if found else NOT_SOLVED
 
 
 def make_sampler(
@@ -137,10 +142,11 @@ def make_sampler(
     sampling, path, target = config.sampling, make_path(config.flow), make_target(config.flow)
     times = make_schedule(sampling, steps)
     targets.check(target, path, times[:-1])
-    solver, scale = make_solver(sampling, path), make_scale(sampling, guidance, times)
+    scale = make_scale(sampling, guidance, times)
 
     def sample(params: Any, text: Any, without: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
-        noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+        noise, solver = jax.vmap(lambda key: jax.random.normal(key, shape))(keys), make_solver(sampling, path, keys)
         condition, null = (model.apply(params, some, method="encode_text") for some in (text, without))
 
         def network(x: jax.Array, t: jax.Array, conditioning: Any) -> jax.Array:

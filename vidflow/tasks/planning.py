@@ -149,7 +149,7 @@ def _evaluations(config: ConfigDict, steps: int) -> int | None:
 
     None of a solver that takes as many steps as its samples need.
     """
-    solver = make_solver(config.sampling, make_path(config.flow))
+    solver = make_solver(config.sampling, make_path(config.flow), jax.random.split(jax.random.key(0), 1))
     times = make_schedule(config.sampling, steps)
     one = jnp.ones((1, 1))
     traced = jax.jit(lambda x: solver(lambda x, t: x @ one, x, times)).trace(one)
