@@ -17,6 +17,7 @@ or in context. Clips are read from a cache, so large that none is seen more than
 for an accelerator: a CPU would take days.
 """
 
+from itertools import product
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -58,6 +59,6 @@ def sweep(add, largest: float = BUDGETS[-1]) -> None:
             arg = f"size={name},flops={budget:g}"
             for rate in BEST if name in tried and size(name).width <= 128 else RATES:
                 add({"optimizer.learning_rate": rate, "seed": 0}, arg)
-            for seed in (1, 2) if budget == SEEDS_AT else ():
-                add({"optimizer.learning_rate": BEST[0], "seed": seed}, arg)
+            for seed, rate in product((1, 2), BEST) if budget == SEEDS_AT else ():
+                add({"optimizer.learning_rate": rate, "seed": seed}, arg)
             tried.add(name)
