@@ -106,9 +106,10 @@ def test_equal_values_have_an_interval_of_no_width():
 
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
     arms = 'Arm("three"), Arm("two", {"model.design.mlp": "gelu"})'
-    ablation, (three, two) = ablating.plan(file(tmp_path, arms, matched="flops"), (("steps", "1000"),))
+    overrides = (("steps", "1000"),)
+    ablation, (three, two) = ablating.plan(file(tmp_path, arms, matched="flops"), overrides)
     assert two.changed == {"model.design.mlp": "gelu"} and three.changed == {}
-    first, other = (ablating.runs(ablation, [arm], ())[0].point.config for arm in (three, two))
+    first, other = (ablating.runs(ablation, [arm], overrides)[0].point.config for arm in (three, two))
     assert first.steps == 1000 < other.steps
     jobs = [ablating.planning.job(config, "train", ablating.planning.make_mesh()) for config in (first, other)]
     flops = [job.model_flops * config.steps for job, config in zip(jobs, (first, other), strict=True)]
@@ -124,11 +125,34 @@ def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
         ({"arms": 'Arm("a"), Arm("b", {"model.size": "demo"})', "matched": "parameters"}, "'b' has .* or match steps"),
         ({"arms": 'Arm("a"), Arm("b", {"model.sice": "demo"})'}, "did you mean 'model.size'"),
         ({"matched": "hours"}, "not by 'hours'"),
+        ({"arms": f'{LATER}, Arm("later", {{"text.dropout": 0.3}})'}, "Two arms of .* have the name 'later'"),
     ],
 )
 def test_what_is_no_ablation_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         ablating.plan(file(tmp_path, **changes), ())
+
+
+def test_an_override_is_of_the_first_arm_too_and_an_arm_keeps_its_own_value(tmp_path):
+    overrides = (("text.dropout", "0.3"),)
+    ablation, arms = ablating.plan(file(tmp_path), overrides)
+    found = [run.point.config.text.dropout for run in ablating.runs(ablation, arms, overrides)]
+    assert found == [0.3] * 4 + [0.2] * 4 and arms[1].changed == {"text.dropout": 0.2}
+
+
+@pytest.mark.parametrize("key", ["seed", "optimizer.learning_rate"])
+def test_what_the_plan_varies_cannot_be_overridden(tmp_path, key):
+    with pytest.raises(UsageError, match=f"--config.{key} is for the ablation to vary"):
+        ablating.plan(file(tmp_path), ((key, "1"),))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"arms": f'{LATER}, Arm("again", {{"text.dropout": 0.2}})'}, {"rates": "1e-3, 1e-3"}]
+)
+def test_a_run_that_an_ablation_has_twice_is_refused(tmp_path, changes):
+    ablation, arms = ablating.plan(file(tmp_path, **changes), ())
+    with pytest.raises(UsageError, match="one run twice, .* of '(first|later)' and .* of '(first|again)'"):
+        ablating.runs(ablation, arms, ())
 
 
 @pytest.mark.slow

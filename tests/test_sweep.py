@@ -43,7 +43,7 @@ def test_points_have_names_folders_and_the_config_that_results(tmp_path):
     assert (first.name, second.name) == ("seed=0,steps=2", "seed=1,steps=2") and first.folder != second.folder
     assert (second.config.seed, second.config.steps, second.config.batch_size) == (1, 2, 4)
     spec, *said = second.command(Path("runs"))
-    values = [("seed", "1"), ("steps", "2"), ("batch_size", "4")]
+    values = [("batch_size", "4"), ("seed", "1"), ("steps", "2")]
     assert said == [f"--workdir=runs/{second.folder}", *(f"--config.{key}={value}" for key, value in values)]
     assert configs.digest(configs.override(configs.load(spec.removeprefix("--config=")), values)) == second.folder
 
@@ -57,7 +57,8 @@ def test_points_have_names_folders_and_the_config_that_results(tmp_path):
         (TWO, ["--only=seed=7"], "is in no point's name; the first is: seed=0,steps=2"),
         (TWO, ["--backend=slurm"], "is not one of local, tpu, print"),
         (TWO, ["--jobs=0"], "count from 1"),
-        (TWO, ["--config.steps=x"], "must be an integer"),
+        (TWO, ["--config.batch_size=x"], "must be an integer"),
+        (TWO, ["--config.steps=3"], "--config.steps is for the sweep of .* to set"),
     ],
 )
 def test_what_cannot_be_swept_is_one_sentence(tmp_path, body, flags, message):
@@ -79,7 +80,7 @@ def test_commands_can_be_printed_instead(tmp_path, capsys):
 
 def test_a_row_counts_what_was_trained(smoke_run):
     config = configs.load(TEXT_TO_VIDEO)
-    point = sweeping.Point(TEXT_TO_VIDEO, (("seed", "0"),), (("steps", "20"),), config, "seed=0", smoke_run.name)
+    point = sweeping.Point(TEXT_TO_VIDEO, (("steps", "20"),), (("seed", "0"),), config, "seed=0", smoke_run.name)
     (row,) = sweeping.rows(point, smoke_run.parent)
     tokens = 2 * 4 * 4  # of 8 x 32 x 32 pixels, in latents of a fourth each way, in patches of 2 x 2 x 2
     assert row["tokens"] == tokens * 8 * 20 and row["seed"] == 0 and row["config"] == {"seed": 0}

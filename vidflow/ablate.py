@@ -9,6 +9,7 @@ trains at each of the rates, and then with the other seeds at the best. The same
 another machine with results.jsonl alone (a line a run). Writes table.md and curves.png besides; with --results the
 table is made again from such lines. Runs are told apart by their configs alone: tables that have an arm in common train
 it once if their --runs are one folder.
+Any --config.NAME=VALUE holds for every arm that does not set NAME itself, and arms are matched to the first with it.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@
 The file has a function sweep(add) beside its get_config, and calls add({"model.size": "demo", "seed": 1}) once a point.
 Each point is a run of vidflow train in a folder of its own, named by the digest of its config. The same command goes on
 after a kill: finished points are not run again, begun ones resume. A point also counts as finished by its rows in
-results.jsonl: copy the file to go on elsewhere. Any --config.NAME=VALUE holds for all points.
+results.jsonl: copy the file to go on elsewhere. Any --config.NAME=VALUE that the points do not set holds for all.
 Points that differ in `steps` alone, with config.optimizer.decay=stable, go on from one another's checkpoints
 (config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the longest.
 """

@@ -85,12 +85,19 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
     """The ablation of `FILE.py:arg`, checked.
 
     Raises:
-      UsageError: fewer than two arms, one that changes nothing or more than it says, or arms that are not matched.
+      UsageError: fewer than two arms, two of one name, one that changes nothing or more than it says, arms that are not
+        matched, or an override of what the plan varies.
     """
     file, _, arg = spec.partition(":")
     ablation = configs.function(Path(file), "ablation", "def ablation() -> Ablation")()
     if len(ablation.arms) < 2 or ablation.seeds < 2 or not ablation.rates:
         raise UsageError(f"The ablation of {file} needs two arms, two seeds and one learning rate, or more of them.")
+    names = [arm.name for arm in ablation.arms]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"Two arms of {file} have the name '{twice[0]}': give each its own.")
+    for key, where in ((RATE, "rates"), ("seed", "seeds")):
+        if key in dict(overrides):
+            raise UsageError(f"--config.{key} is for the ablation to vary: leave it out, or change {where} in {file}.")
     base, planned = ablation.arms[0], []
     specs = [f"{file}:{','.join(filter(None, (arg, arm.arg)))}" for arm in ablation.arms]
     found = [sweeping.point(spec, arm.values, overrides).config for spec, arm in zip(specs, ablation.arms, strict=True)]
@@ -108,13 +115,25 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
 
 
 def runs(ablation: Ablation, arms: Sequence[Planned], overrides: Overrides) -> list[Run]:
-    """Every rate with every seed. Those of the first seed find the rate; of the others those at the best are wanted."""
-    return [
+    """Every rate with every seed. Those of the first seed find the rate; of the others those at the best are wanted.
+
+    Raises:
+      UsageError: one run twice.
+    """
+    found = [
         Run(sweeping.point(arm.spec, {**arm.values, RATE: rate, "seed": seed}, overrides), arm, rate, seed)
         for arm in arms
         for rate in ablation.rates
         for seed in range(ablation.seeds)
     ]
+    first: dict[str, Run] = {}
+    for run in found:
+        if (other := first.setdefault(run.point.folder, run)) is not run:
+            raise UsageError(
+                f"The ablation has one run twice, {other.point.name} of '{other.arm.name}' and {run.point.name} of "
+                f"'{run.arm.name}': let its arms and its rates differ."
+            )
+    return found
 
 
 def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) -> Row:

@@ -30,18 +30,18 @@ SMOOTH = 0.1  # the loss of training is the mean over this last part of the step
 
 
 class Point(NamedTuple):
-    """One run: `FILE.py:arg`, what it and what all points change, the config that results, a name and a folder."""
+    """One run: `FILE.py:arg`, what all points and what it changes, the config that results, a name and a folder."""
 
     spec: str
-    values: tuple[tuple[str, str], ...]
     shared: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, str], ...]
     config: ConfigDict
     name: str
     folder: str
 
     def command(self, workdir: Path) -> list[str]:
         """The arguments of vidflow train."""
-        values = [f"--config.{key}={value}" for key, value in (*self.values, *self.shared)]
+        values = [f"--config.{key}={value}" for key, value in (*self.shared, *self.values)]
         return [f"--config={self.spec}", f"--workdir={workdir / self.folder}", *values]
 
 
@@ -49,7 +49,8 @@ def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point
     """What the file's `sweep` adds, in that order; `overrides` hold for every point.
 
     Raises:
-      UsageError: no such function, a value that the config refuses, a point twice, or none.
+      UsageError: no such function, a value that the config refuses, an override of what a point sets itself, a point
+        twice, or none.
     """
     if ":" in Path(file).name:
         raise UsageError(f"--config={file} has an argument: the sweep in the file gives each point its own.")
@@ -57,6 +58,8 @@ def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point
 
     def add(values: Mapping[str, Any], arg: str = "") -> None:
         new = point(file, values, overrides, arg)
+        if own := [key for key, _ in overrides if key in values]:
+            raise UsageError(f"--config.{own[0]} is for the sweep of {file} to set: leave it out, or change the sweep.")
         if same := [old.name for old in found if old.folder == new.folder]:
             raise UsageError(f"The sweep of {file} has one point twice: {same[0]} and {new.name}.")
         found.append(new)
@@ -68,16 +71,16 @@ def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point
 
 
 def point(file: str, values: Mapping[str, Any], overrides: tuple[tuple[str, str], ...], arg: str = "") -> Point:
-    """The run of the file's config with these values.
+    """The run of the file's config with the overrides and then these values, which count where both set a key.
 
     Raises:
       UsageError: a value that the config refuses.
     """
     spec = f"{file}:{arg}" if arg else file
     said = tuple((key, _text(value)) for key, value in values.items())
-    config = configs.override(configs.load(spec), [*said, *overrides])
+    config = configs.override(configs.load(spec), [*overrides, *said])
     name = ",".join([*filter(None, [arg]), *(f"{key}={value}" for key, value in said)]) or "as it is"
-    return Point(spec, said, overrides, config, name, configs.digest(config)[:12])
+    return Point(spec, overrides, said, config, name, configs.digest(config)[:12])
 
 
 def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int = 1) -> list[Row]:
