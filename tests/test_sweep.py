@@ -142,6 +142,22 @@ def test_rows_stand_for_their_runs_if_they_are_what_is_asked_for(tmp_path):
     assert local_points.collect([point], progress, lambda _: []) == [row]
 
 
+def test_rows_of_other_runs_are_kept_under_another_name(tmp_path, caplog):
+    (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
+    mine, other = ({"folder": name, "flops": 1.0, "loss": 0.5, "evaluation": []} for name in (point.folder, "else"))
+    table = tmp_path / "results.jsonl"
+    table.write_text(before := f"{json.dumps(other)}\n{json.dumps(mine)}\n")
+    progress = local_points.Progress.of(tmp_path, [])
+    for _ in range(2):
+        assert local_points.collect([point], progress, lambda _: []) == [mine]
+    assert table.read_text() == json.dumps(mine) + "\n"
+    assert [path.read_text() for path in tmp_path.glob("results-*.jsonl")] == [before]
+    assert f"had runs that this command does not ask for: it is kept as {tmp_path / 'results-1.jsonl'}" in caplog.text
+    table.write_text(json.dumps(other) + "\n")
+    assert local_points.collect([point], progress._replace(before={}), lambda _: []) == []
+    assert len(list(tmp_path.glob("results-*.jsonl"))) == 2
+
+
 def test_a_run_that_was_evaluated_otherwise_is_not_finished(tmp_path):
     (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
     (folder := tmp_path / point.folder).mkdir()

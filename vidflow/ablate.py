@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
             return local_points.collect(points, progress, rows_of)
 
+        local_points.collect(points, progress, rows_of)  # says before anything runs that a table is of something else
         # A rate after the other, so that runs which begin together are of different arms: those of one arm share their
         # compiled programs, but only with runs that come later.
         rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0])

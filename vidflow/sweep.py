@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 bar.write(table.line(progress.read[point.folder][-1]))
             bar.update()
 
+        local_points.collect(points, progress, rows_of)  # says before anything runs that a table is of something else
         bar.update(sum(map(progress.is_finished, chosen)))
         bar.write(table.HEADING)
         try:

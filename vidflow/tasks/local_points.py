@@ -1,13 +1,16 @@
 """Points of a sweep as processes of this machine, so many at a time."""
 
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -64,14 +67,24 @@ class Progress(NamedTuple):
 
 
 def collect(points: Sequence[Point], progress: Progress, rows_of: Callable[[Point], list[Row]]) -> list[Row]:
-    """results.jsonl: the rows of all finished points, in the order of the sweep; `rows_of` reads those of a folder."""
+    """results.jsonl: the rows of all finished points, in the order of the sweep; `rows_of` reads those of a folder. A
+    file with rows of anything else is kept under another name."""
     rows: list[Row] = []
     for point in filter(progress.is_finished, points):
         if progress.has_run(point) and point.folder not in progress.read:
             progress.read[point.folder] = rows_of(point)
         rows += progress.read.get(point.folder) or progress.before[point.folder]
+    if by_folder(progress.table).keys() - {row["folder"] for row in rows}:
+        _keep_aside(progress.table)
     files.write_whole(progress.table, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def _keep_aside(table: Path) -> None:
+    names = (table.with_stem(f"{table.stem}-{number}") for number in count(1))
+    kept = next(name for name in names if not name.exists())
+    shutil.copyfile(table, kept)
+    logging.warning("%s had runs that this command does not ask for: it is kept as %s.", table, kept)
 
 
 def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[Point, int], None]) -> None:
