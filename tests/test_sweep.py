@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,22 @@ def test_rows_of_other_runs_are_kept_under_another_name(tmp_path, caplog):
     table.write_text(json.dumps(other) + "\n")
     assert local_points.collect([point], progress._replace(before={}), lambda _: []) == []
     assert len(list(tmp_path.glob("results-*.jsonl"))) == 2
+
+
+def test_a_sweep_goes_on_from_rows_of_training_and_of_validation(tmp_path):
+    rows = [{"folder": name, "flops": 1.0, "loss": 0.5, "loss_of": name} for name in ("training", "validation")]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(local_points.Progress.of(tmp_path, []).before) == ["training", "validation"]
+
+
+def test_scores_are_in_a_row_if_they_are_asked_for(tmp_path, smoke_run):
+    run = Path(shutil.copytree(smoke_run, tmp_path / "run"))
+    scores = {"validation/flow_loss": {"mean": 0.25}, "bounce/shape": {"mean": 0.75}}
+    (run / "evaluation.json").write_text(json.dumps(scores))
+    point = sweeping.Point(TEXT_TO_VIDEO, (), (), configs.load(TEXT_TO_VIDEO), "as it is", run.name)
+    (trained,), (scored,) = (sweeping.rows(point, tmp_path, flags) for flags in ([], ["--only=loss,samples"]))
+    assert trained["loss_of"] == "training" and "bounce/shape" not in trained
+    assert (scored["loss_of"], scored["loss"], scored["bounce/shape"]) == ("validation", 0.25, 0.75)
 
 
 def test_a_run_that_was_evaluated_otherwise_is_not_finished(tmp_path):

@@ -138,12 +138,12 @@ def runs(ablation: Ablation, arms: Sequence[Planned], overrides: Overrides) -> l
 
 def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) -> Row:
     """That of a sweep, with the `arm`, what it `changed`, and the `curve` of its training loss at `CURVE` steps; where
-    samples were scored, what they show is `right`."""
+    samples are scored, what they show is `right`."""
     (found,) = sweeping.rows(point, workdir, evaluation)
     folder = workdir / point.folder
     found |= {"arm": arm.name, "changed": arm.changed, "together": arm.together, "curve": _curve(folder)}
     scores = folder / "samples" / "scores.json"
-    return found | ({"right": right(json.loads(scores.read_text()))} if scores.exists() else {})
+    return found | ({"right": right(json.loads(scores.read_text()))} if evaluation and scores.exists() else {})
 
 
 def best_rate(tuned: Sequence[Row]) -> float:

@@ -27,8 +27,7 @@ def read(path: Path, needed: Sequence[str] = NEEDED) -> list[Row]:
     several ways."""
     if not path.is_file():
         raise UsageError(f"{path} is not there: --results is the results.jsonl of a sweep.")
-    lines = path.read_text().splitlines()
-    rows = [_row(path, number, line, needed) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = _rows(path, needed)
     if not rows:
         raise UsageError(f"{path} has no finished point: wait for one, or look at the sweep's log.")
     for what, key in (("FLOPs counted as", "convention"), ("losses of", "loss_of")):
@@ -44,9 +43,14 @@ def by_folder(path: Path) -> dict[str, list[Row]]:
     A folder is named by the digest of its config, so its rows stand for the run itself, wherever it was trained.
     """
     found: dict[str, list[Row]] = {}
-    for row in read(path, needed=("flops", "loss")) if path.is_file() and path.stat().st_size else []:
+    for row in _rows(path, ("flops", "loss")) if path.is_file() else []:
         found.setdefault(row.get("folder", ""), []).append(row)
     return found
+
+
+def _rows(path: Path, needed: Sequence[str]) -> list[Row]:
+    lines = path.read_text().splitlines()
+    return [_row(path, number, line, needed) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _row(path: Path, number: int, line: str, needed: Sequence[str]) -> Row:

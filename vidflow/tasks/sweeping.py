@@ -87,8 +87,8 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     """The lines of results.jsonl for a finished point, evaluated with those flags: see `tasks.results`.
 
     With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: its rate of
-    learning must then be constant. `loss` is that of validation, the same quantity for all flows, where it was
-    evaluated and only the end counts; else that of training, the mean of the last tenth of the steps. `loss_of` says
+    learning must then be constant. `loss` is that of validation, the same quantity for all flows, where that is
+    asked for and only the end counts; else that of training, the mean of the last tenth of the steps. `loss_of` says
     which.
 
     Raises:
@@ -124,7 +124,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         amount = {"steps": steps, "tokens": (job.tokens or 0) * steps, "flops": (job.model_flops or 0.0) * steps}
         by = {name: value * config.batch_size * steps for name, value in others.items()}
         result.append(common | amount | {"flops_by": by} | {"loss": loss, "loss_of": "training"})
-    if curve == 1 and (folder / "evaluation.json").exists():
+    if evaluation and curve == 1:
         scores = json.loads((folder / "evaluation.json").read_text())
         result[0] |= {name: value["mean"] for name, value in scores.items()}
         if "validation/flow_loss" in scores:
