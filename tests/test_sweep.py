@@ -1,5 +1,6 @@
 """vidflow sweep: its points, its rows, and what a kill leaves."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -258,6 +259,25 @@ def test_a_point_that_still_runs_is_waited_for(tmp_path):
     codes = []
     local_points.run([point], local_points.Progress.of(workdir, []), 1, lambda _, code: codes.append(code))
     assert holder.wait(10) == -signal.SIGKILL and begun == [] and codes == [0]
+
+
+def test_a_point_that_another_sweep_finishes_meanwhile_is_not_evaluated_again(tmp_path):
+    (point,) = sweeping.points(file(tmp_path, "add({'steps': 2})"))
+    flags, codes, log = ["--only=loss"], [], tmp_path / f"{point.folder}.log"
+    (folder := tmp_path / point.folder).mkdir()
+    other = log.open("a")
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    def finish():
+        run_folder.mark_finished(folder, 2)
+        with run_folder.evaluating(folder, flags):
+            pass
+        other.close()
+
+    threading.Timer(1.0, finish).start()
+    progress = local_points.Progress.of(tmp_path, flags)
+    local_points.run([point], progress, 1, lambda _, code: codes.append(code))
+    assert codes == [0] and log.read_text() == ""
 
 
 def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):

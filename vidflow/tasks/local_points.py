@@ -92,7 +92,8 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
 
     `jobs` at a time, each on its share of the cores: compilers' threads that wait for one another's cores take several
     times as long. On a GPU each has its share of memory, of which JAX would give the first one most. `done` hears of
-    each point and its exit code as it ends. A point that still runs, of a sweep that was killed, is waited for.
+    each point and its exit code as it ends. A point that still runs, of a sweep that was killed or of another one, is
+    waited for.
 
     Raises:
       Preempted: SIGTERM; the points have saved what they had.
@@ -107,9 +108,15 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
         commands += [["vidflow.evaluate", f"--run={folder}", *evaluation]] if evaluation else []
         while files.is_held(folder) and not stopping.wait(0.2):
             pass
-        branching.begin(point, points, workdir)
-        code, cores = 0, shares.get()
         with (workdir / f"{point.folder}.log").open("a") as log:
+            # From training to evaluation, and by the processes that inherit the log as long as they outlive a sweep.
+            while not files.lock(log):
+                if stopping.wait(0.2):
+                    return STOPPED
+            if progress.has_run(point):  # by another sweep, meanwhile
+                return 0
+            branching.begin(point, points, workdir)
+            code, cores = 0, shares.get()
             for command in commands:
                 code = code or _call(command, log, cores, inherited, stopping, children)
         shares.put(cores)
