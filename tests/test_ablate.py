@@ -14,6 +14,7 @@ from vidflow.metrics import intervals, paired
 from vidflow.reporting import ablations
 from vidflow.tasks import ablating
 from vidflow.tasks.ablating import Ablation, Arm
+from vidflow.training import run_folder
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -153,6 +154,39 @@ def test_a_run_that_an_ablation_has_twice_is_refused(tmp_path, changes):
     ablation, arms = ablating.plan(file(tmp_path, **changes), ())
     with pytest.raises(UsageError, match="one run twice, .* of '(first|later)' and .* of '(first|again)'"):
         ablating.runs(ablation, arms, ())
+
+
+def test_a_rate_that_diverges_is_reported_and_the_others_go_on(tmp_path, capsys, monkeypatch):
+    def run(points, progress, jobs, done):
+        """Of runs of 4 steps whose loss is their rate, and which diverge above 1."""
+        for point in points:
+            rate = point.config.optimizer.learning_rate
+            (folder := progress.runs / point.folder).mkdir(exist_ok=True)
+            lines = [{"step": step, "loss": rate, "skipped_in_a_row": 2 * (rate > 1)} for step in range(4)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (folder / "provenance.json").write_text('{"commit": "abc", "device": "1 x cpu"}')
+            if rate < 1:
+                run_folder.mark_finished(folder, 4)
+            done(point, codes.get(rate, 0))
+
+    monkeypatch.setattr("vidflow.tasks.local_points.run", run)
+    arms, more = 'Arm("first"), Arm("more", {"losses.kl": 1e-3})', 'measures=("loss",), evaluation=()'
+    spec = file(tmp_path, arms, rates="3.0, 0.2, 0.1", experiment="autoencoder.py", more=more)
+    workdir, codes = tmp_path / "runs", {3.0: 2}
+    flags = [f"--config={spec}", f"--workdir={workdir}", "--config.steps=4", "--config.stability.max_skips=2"]
+    ablate.main(flags)
+    assert "optimizer.learning_rate=3.0,seed=0 has diverged: see" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+    assert [(row["arm"], row["seed"], row["loss"]) for row in rows if row["loss"] < 0.2] == [
+        ("first", 0, 0.1), ("first", 1, 0.1), ("more", 0, 0.1), ("more", 1, 0.1)
+    ]  # fmt: skip
+    codes = {3.0: 1}
+    with pytest.raises(UsageError, match="These runs failed"):
+        ablate.main([flags[0], f"--workdir={tmp_path / 'others'}", *flags[2:]])
+    codes = {3.0: 2}
+    spec = file(tmp_path, arms, rates="3.0,", experiment="autoencoder.py", more=more)
+    with pytest.raises(UsageError, match="'first' has no finite loss at any learning rate"):
+        ablate.main([f"--config={spec}", f"--workdir={tmp_path / 'none'}", *flags[2:]])
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@
   vidflow ablate --config=experiments/ablations/blocks.py --results=runs/ablations/blocks/results.jsonl
 
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm
-trains at each of the rates, and then with the other seeds at the best. The same command goes on after a kill, or on
-another machine with results.jsonl alone (a line a run). Writes table.md and curves.png besides; with --results the
-table is made again from such lines. Runs are told apart by their configs alone: tables that have an arm in common train
-it once if their --runs are one folder.
+trains at each of the rates, and then with the other seeds at the best of those that do not diverge. The same command
+goes on after a kill, or on another machine with results.jsonl alone (a line a run). Writes table.md and curves.png
+besides; with --results the table is made again from such lines. Runs are told apart by their configs alone: tables that
+have an arm in common train it once if their --runs are one folder.
 Any --config.NAME=VALUE holds for every arm that does not set NAME itself, and arms are matched to the first with it.
 """
 
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start()
     from vidflow.tasks import ablating, local_points, results
     from vidflow.tasks.sweeping import Point
+    from vidflow.training.telemetry import diverged
 
     ablation, arms = ablating.plan(args.config, overrides)
     if args.results:
@@ -62,12 +63,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     with files.held(workdir), tqdm(total=total, desc="runs", unit="run") as bar:
         progress = local_points.Progress.of(workdir, ablation.evaluation, runs=folder)
 
-        def train(some: list[Point]) -> list[results.Row]:
-            """All rows there are once these runs are done."""
+        def train(some: list[Point], tuning: bool) -> list[results.Row]:
+            """All rows there are once these runs are done. A rate that is tried and diverges has none."""
             failed: list[str] = []
 
             def done(point: Point, code: int) -> None:
-                failed.extend([f"{point.name} (exit {code}): see {folder / point.folder}.log"] if code else [])
+                log = f"see {folder / point.folder}.log"
+                if tuning and code == 2 and diverged(folder / point.folder, point.config.stability.max_skips):
+                    bar.write(f"{point.name} has diverged: {log}")
+                elif code:
+                    failed.append(f"{point.name} (exit {code}): {log}")
                 local_points.collect(points, progress, rows_of)
                 bar.update()
 
@@ -80,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         local_points.collect(points, progress, rows_of)  # says before anything runs that a table is of something else
         # A rate after the other, so that runs which begin together are of different arms: those of one arm share their
         # compiled programs, but only with runs that come later.
-        rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0])
-        best = {arm.name: ablating.best_rate([row for row in rows if row["arm"] == arm.name]) for arm in arms}
-        rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]])
+        rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0], tuning=True)
+        best = {arm.name: ablating.best_rate(arm.name, rows) for arm in arms}
+        rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]], tuning=False)
     table = ablations.as_markdown(rows, ablation)
     files.write_whole(workdir / "table.md", table)
     ablations.curves(rows).savefig(workdir / "curves.png", dpi=150)

@@ -23,6 +23,7 @@ from vidflow.errors import UsageError
 from vidflow.tasks import planning, sweeping
 from vidflow.tasks.results import RATE, Row
 from vidflow.tasks.sweeping import Point
+from vidflow.training.telemetry import read_metrics
 
 Overrides = tuple[tuple[str, str], ...]
 CURVE = 60  # points of a learning curve
@@ -146,15 +147,15 @@ def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) ->
     return found | ({"right": right(json.loads(scores.read_text()))} if evaluation and scores.exists() else {})
 
 
-def best_rate(tuned: Sequence[Row]) -> float:
-    """Of an arm's rows, by those of the first seed.
+def best_rate(arm: str, rows: Sequence[Row]) -> float:
+    """Of an arm, by its rows of the first seed; a rate without a row has diverged.
 
     Raises:
       UsageError: no finite loss.
     """
-    finite = [row for row in tuned if row["seed"] == 0 and np.isfinite(row["loss"])]
+    finite = [row for row in rows if row["arm"] == arm and row["seed"] == 0 and np.isfinite(row["loss"])]
     if not finite:
-        raise UsageError(f"The arm '{tuned[0]['arm']}' has no finite loss at any learning rate: add smaller ones.")
+        raise UsageError(f"The arm '{arm}' has no finite loss at any learning rate: add smaller ones.")
     return min(finite, key=lambda row: row["loss"])["config"][RATE]
 
 
@@ -193,6 +194,6 @@ def _matching(matched: str, arm: Arm, config: ConfigDict, base: ConfigDict) -> d
 
 def _curve(folder: Path) -> list[tuple[float, float]]:
     """(step, mean loss) of so many parts of the run."""
-    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = np.array([line["loss"] for line in read_metrics(folder)], float)
     parts = np.array_split(np.arange(len(losses)), min(CURVE, len(losses)))
-    return [(float(part.mean()), float(np.mean([losses[step] for step in part]))) for part in parts]
+    return [(float(part.mean()), float(losses[part].mean())) for part in parts]

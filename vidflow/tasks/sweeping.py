@@ -25,6 +25,7 @@ from vidflow.models.sizes import size
 from vidflow.scaling import conventions
 from vidflow.tasks import planning
 from vidflow.tasks.results import Row
+from vidflow.training.telemetry import read_metrics
 
 SMOOTH = 0.1  # the loss of training is the mean over this last part of the steps
 
@@ -104,7 +105,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     leaves = configs.flatten(config)
     others, transformer = _conventions(config, job)
     provenance = json.loads((folder / "provenance.json").read_text())
-    training = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    training = np.array([line["loss"] for line in read_metrics(folder)], float)  # None, of a skipped step, becomes NaN
     common: Row = {
         "name": point.name,
         "folder": point.folder,

@@ -169,6 +169,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return list(_lines(folder / "metrics.jsonl"))
 
 
+def diverged(folder: Path, max_skips: int) -> bool:
+    """Whether so many steps in a row were skipped that the run ended by it."""
+    return any(line["skipped_in_a_row"] >= max_skips for line in _lines(folder / "metrics.jsonl"))
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """One line after another: the file of a long run is large. Ends where a line is not whole."""
     if path.exists():
