@@ -126,12 +126,48 @@ def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
         ({"arms": 'Arm("a"), Arm("b", {"model.size": "demo"})', "matched": "parameters"}, "'b' has .* or match steps"),
         ({"arms": 'Arm("a"), Arm("b", {"model.sice": "demo"})'}, "did you mean 'model.size'"),
         ({"matched": "hours"}, "not by 'hours'"),
+        ({"more": 'contrasts={"both": (("first", "late"),)}'}, "A contrast of .* names 'late': did you mean 'later'"),
         ({"arms": f'{LATER}, Arm("later", {{"text.dropout": 0.3}})'}, "Two arms of .* have the name 'later'"),
     ],
 )
 def test_what_is_no_ablation_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         ablating.plan(file(tmp_path, **changes), ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row("first", 0, 1e-3, 1.0), row("last", 0, 1e-3, 1.0)], "has an arm 'last', which --config does not have"),
+        ([row("first", 0, 1e-3, 1.0), row("later", 1, 1e-3, 1.0)], "has no run of 'later' with the first seed: finish"),
+        ([row("first", 0, 1e-3, 1.0), row("later", 0, 1e-3, 1.0)], "A row has no metric 'bounce/colour'"),
+    ],
+)
+def test_the_rows_of_another_table_are_one_sentence(tmp_path, rows, message):
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match=message):
+        ablate.main([f"--config={file(tmp_path)}", f"--results={tmp_path / 'results.jsonl'}"])
+
+
+def test_the_first_arm_of_a_table_is_that_of_the_ablation_in_whatever_order_rows_are():
+    rows = [row("later", 0, 1e-3, 0.9), row("first", 0, 1e-3, 2.0)]
+    rows += [row("later", 1, 1e-3, 0.8), row("first", 1, 1e-3, 2.2)]
+    ablation = Ablation((Arm("first"), Arm("later")), "steps", (1e-3,), measures=("loss",))
+    assert ablations.as_markdown(rows, ablation) == ablations.as_markdown(rows[::-1], ablation)
+
+
+@pytest.mark.parametrize(
+    ("table", "results"),
+    [
+        ("ablations/blocks", "ablations/results/blocks"),
+        ("ablations/objective", "moviegen/results/objective"),
+        ("autoencoder/ablation", "autoencoder/results/bounce"),
+    ],
+)
+def test_the_tables_of_the_project_are_made_again_from_their_results(table, results, capsys):
+    where = ROOT / "experiments"
+    ablate.main([f"--config={where / table}.py", f"--results={where / results}.jsonl"])
+    assert "| arm | changed |" in capsys.readouterr().out
 
 
 def test_an_override_is_of_the_first_arm_too_and_an_arm_keeps_its_own_value(tmp_path):
@@ -187,6 +223,16 @@ def test_a_rate_that_diverges_is_reported_and_the_others_go_on(tmp_path, capsys,
     spec = file(tmp_path, arms, rates="3.0,", experiment="autoencoder.py", more=more)
     with pytest.raises(UsageError, match="'first' has no finite loss at any learning rate"):
         ablate.main([f"--config={spec}", f"--workdir={tmp_path / 'none'}", *flags[2:]])
+
+
+def test_a_misspelt_measure_is_told_after_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("vidflow.tasks.local_points.run", lambda points, progress, jobs, done: done(points[0], 0))
+    monkeypatch.setattr("vidflow.tasks.local_points.collect", lambda *_: [row("first", 0, 1e-3, 1.0)] * looked.pop(0))
+    looked = [False, True]
+    spec = file(tmp_path, more='measures=("los",)')
+    with pytest.raises(UsageError, match="has no metric 'los': did you mean 'loss'"):
+        ablate.main([f"--config={spec}", f"--workdir={tmp_path / 'runs'}"])
+    assert looked == []
 
 
 @pytest.mark.slow

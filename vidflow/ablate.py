@@ -46,10 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     ablation, arms = ablating.plan(args.config, overrides)
     if args.results:
-        rows = results.read(Path(args.results), needed=("parameters", "flops", "loss"))
-        if not all("arm" in row for row in rows):
-            raise UsageError(f"{args.results} has runs of no arm: it is of a sweep, for vidflow fit.")
-        print(ablations.as_markdown(rows, ablation))
+        print(ablations.as_markdown(ablating.read(Path(args.results), ablation), ablation))
         return
     workdir, folder = Path(args.workdir), Path(args.runs or args.workdir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with files.held(workdir), tqdm(total=total, desc="runs", unit="run") as bar:
         progress = local_points.Progress.of(workdir, ablation.evaluation, runs=folder)
 
+        def collect() -> list[results.Row]:
+            """All rows there are. That one lacks a measure is said when the first is there, not after the last."""
+            rows = local_points.collect(points, progress, rows_of)
+            results.require(rows, ablation.measures)
+            return rows
+
         def train(some: list[Point], tuning: bool) -> list[results.Row]:
             """All rows there are once these runs are done. A rate that is tried and diverges has none."""
             failed: list[str] = []
@@ -73,16 +76,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                     bar.write(f"{point.name} has diverged: {log}")
                 elif code:
                     failed.append(f"{point.name} (exit {code}): {log}")
-                local_points.collect(points, progress, rows_of)
+                collect()
                 bar.update()
 
             bar.update(sum(map(progress.is_finished, some)))
             local_points.run(some, progress, args.jobs, done)
             if failed:
                 raise UsageError("These runs failed; the same command tries them again.\n" + "\n".join(failed))
-            return local_points.collect(points, progress, rows_of)
+            return collect()
 
-        local_points.collect(points, progress, rows_of)  # says before anything runs that a table is of something else
+        collect()  # says before anything runs that a table is of something else
         # A rate after the other, so that runs which begin together are of different arms: those of one arm share their
         # compiled programs, but only with runs that come later.
         rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0], tuning=True)

@@ -29,8 +29,7 @@ CONTRASTS = "What one change does in the mean of all pairs of arms that differ i
 def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
     """Tables of the results of `vidflow ablate`: of each arm its means and its differences from the first arm, and the
     contrasts that the ablation names."""
-    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in rows)}
-    kept = {arm: chosen(some) for arm, some in arms.items()}
+    kept = {arm.name: chosen([row for row in rows if row["arm"] == arm.name]) for arm in ablation.arms}
     first = next(iter(kept.values()))
     said = {
         "matched": ablation.matched.replace("flops", "FLOPs"),

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from vidflow import config as configs
 from vidflow.errors import UsageError
-from vidflow.tasks import planning, sweeping
+from vidflow.tasks import planning, results, sweeping
 from vidflow.tasks.results import RATE, Row
 from vidflow.tasks.sweeping import Point
 from vidflow.training.telemetry import read_metrics
@@ -87,7 +87,7 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
 
     Raises:
       UsageError: fewer than two arms, two of one name, one that changes nothing or more than it says, arms that are not
-        matched, or an override of what the plan varies.
+        matched, a contrast of what is no arm, or an override of what the plan varies.
     """
     file, _, arg = spec.partition(":")
     ablation = configs.function(Path(file), "ablation", "def ablation() -> Ablation")()
@@ -96,6 +96,10 @@ def plan(spec: str, overrides: Overrides) -> tuple[Ablation, list[Planned]]:
     names = [arm.name for arm in ablation.arms]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"Two arms of {file} have the name '{twice[0]}': give each its own.")
+    contrasted = [name for pairs in ablation.contrasts.values() for pair in pairs for name in pair]
+    if unknown := [name for name in contrasted if name not in names]:
+        near = configs.nearest(unknown[0], names)
+        raise UsageError(f"A contrast of {file} names '{unknown[0]}': did you mean '{near}'?")
     for key, where in ((RATE, "rates"), ("seed", "seeds")):
         if key in dict(overrides):
             raise UsageError(f"--config.{key} is for the ablation to vary: leave it out, or change {where} in {file}.")
@@ -145,6 +149,25 @@ def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) ->
     found |= {"arm": arm.name, "changed": arm.changed, "together": arm.together, "curve": _curve(folder)}
     scores = folder / "samples" / "scores.json"
     return found | ({"right": right(json.loads(scores.read_text()))} if evaluation and scores.exists() else {})
+
+
+def read(path: Path, ablation: Ablation) -> list[Row]:
+    """The rows of a whole table, results.jsonl.
+
+    Raises:
+      UsageError: as `results.read`; a row of no arm of this ablation or without a measure of it, or an arm without the
+        first seed.
+    """
+    rows, arms = results.read(path, needed=("parameters", "flops", "loss")), [arm.name for arm in ablation.arms]
+    for row in rows:
+        if "arm" not in row:
+            raise UsageError(f"{path} has runs of no arm: it is of a sweep, for vidflow fit.")
+        if row["arm"] not in arms:
+            raise UsageError(f"{path} has an arm '{row['arm']}', which --config does not have: name its own file.")
+    if missing := [arm for arm in arms if (arm, 0) not in {(row["arm"], row.get("seed")) for row in rows}]:
+        raise UsageError(f"{path} has no run of '{missing[0]}' with the first seed: finish the ablation first.")
+    results.require(rows, ablation.measures)
+    return rows
 
 
 def best_rate(arm: str, rows: Sequence[Row]) -> float:

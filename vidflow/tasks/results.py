@@ -107,13 +107,18 @@ def tuned(rows: Iterable[Row]) -> list[Row]:
     return list(best.values())
 
 
-def points(rows: Sequence[Row], metrics: Sequence[str] = ()) -> Points:
+def require(rows: Sequence[Row], metrics: Sequence[str]) -> None:
     """Raises UsageError: a metric that a row lacks."""
     for metric in metrics:
         for row in rows:
             if not isinstance(row.get(metric), int | float):
                 near = nearest(metric, [key for key, value in row.items() if isinstance(value, float)])
                 raise UsageError(f"{row.get('name', 'A row')} has no metric '{metric}': did you mean '{near}'?")
+
+
+def points(rows: Sequence[Row], metrics: Sequence[str] = ()) -> Points:
+    """Raises UsageError: a metric that a row lacks."""
+    require(rows, metrics)
     parameters = np.array([float(row.get("transformer_parameters", row["parameters"])) for row in rows])
     columns = (np.array([float(row[name]) for row in rows]) for name in NEEDED[1:])
     return Points(parameters, *columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})
