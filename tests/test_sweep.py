@@ -60,6 +60,10 @@ def test_points_have_names_folders_and_the_config_that_results(tmp_path):
         (TWO, ["--backend=slurm"], "is not one of local, tpu, print"),
         (TWO, ["--jobs=0"], "count from 1"),
         (TWO, ["--config.batch_size=x"], "must be an integer"),
+        (TWO, ["--evaluate=loss,los"], "--evaluate=loss,los names 'los': use autoencoder, loss, samples"),
+        (TWO, ["--curve=2", "--evaluate=loss"], "leave one out"),
+        (TWO, ["--curve=2"], "add --config.optimizer.decay=constant"),
+        (TWO, ["--curve=3", "--config.optimizer.decay=constant"], "--curve=3 is more than the 2 steps of seed=0"),
         (TWO, ["--config.steps=3"], "--config.steps is for the sweep of .* to set"),
     ],
 )
@@ -94,10 +98,7 @@ def test_a_row_counts_what_was_trained(smoke_run):
     transformer = sum(leaf.size for leaf in jax.tree.leaves(params["params"]["backbone"]))
     assert row["flops_by"]["6ND"] == 6 * transformer * row["tokens"]
     assert row["transformer_parameters"] == transformer < row["parameters"]
-    with pytest.raises(UsageError, match="add --config.optimizer.decay=constant"):
-        sweeping.rows(point, smoke_run.parent, curve=4)
-    constant = configs.override(config, [("optimizer.decay", "constant")])
-    curve = sweeping.rows(point._replace(config=constant), smoke_run.parent, curve=4)
+    curve = sweeping.rows(point, smoke_run.parent, curve=4)
     assert [row["steps"] for row in curve] == [5, 10, 15, 20] and curve[-1]["flops"] == row["flops"]
 
 

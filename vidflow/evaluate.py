@@ -54,9 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks import evaluation, reconstruction
     from vidflow.training import hosts, run_folder
 
-    parts = tuple(args.only.split(",")) if args.only else evaluation.PARTS
-    if unknown := [part for part in parts if part not in evaluation.PARTS]:
-        raise UsageError(f"--only={args.only} names '{unknown[0]}': use {', '.join(evaluation.PARTS)}.")
+    parts = evaluation.named("--only", args.only) if args.only else evaluation.PARTS
     judges = reconstruction.Judges(
         perceptual.load(args.lpips) if args.lpips else None, i3d.load(args.i3d) if args.i3d else None
     )

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"--backend={args.backend} is not one of {', '.join(BACKENDS)}.")
     if args.jobs < 1 or args.curve < 1:
         raise UsageError("--jobs and --curve count from 1.")
+    if args.curve > 1 and args.evaluate:
+        raise UsageError("--curve has rows along the way, of training, and --evaluate scores the end: leave one out.")
 
     import shlex
     import sys
@@ -51,27 +53,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.startup import start
 
     start()
-    from vidflow.tasks import local_points, sweeping
+    from vidflow.tasks import evaluation, local_points, sweeping
 
+    flags = [f"--only={','.join(evaluation.named('--evaluate', args.evaluate))}"] if args.evaluate else []
     workdir = Path(args.workdir)
     points = sweeping.points(args.config, overrides)
     chosen = [point for point in points if not args.only or args.only in point.name]
     if not chosen:
         raise UsageError(f"--only={args.only} is in no point's name; the first is: {points[0].name}.")
+    if args.curve > 1:
+        sweeping.check_curve(points, args.curve)
     if args.backend != "local":
         before = [] if args.backend == "print" else ["launch/tpu_vm.sh", "run", "--"]
         for point in chosen:
             print(shlex.join([*before, "vidflow", "train", *point.command(workdir)]))
         return
 
-    evaluation = [f"--only={args.evaluate}"] if args.evaluate else []
     failed: list[str] = []
 
     def rows_of(point: sweeping.Point) -> list[dict]:
-        return sweeping.rows(point, workdir, evaluation, args.curve)
+        return sweeping.rows(point, workdir, flags, args.curve)
 
     with files.held(workdir), tqdm(total=len(chosen), desc="points", unit="point") as bar:
-        progress = local_points.Progress.of(workdir, evaluation, each=args.curve)
+        progress = local_points.Progress.of(workdir, flags, each=args.curve)
 
         def done(point: sweeping.Point, code: int) -> None:
             if code:

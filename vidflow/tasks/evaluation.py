@@ -53,6 +53,18 @@ class Sample(NamedTuple):
     scores: dict[str, bool | float]
 
 
+def named(flag: str, text: str) -> tuple[str, ...]:
+    """The parts that a flag names, with commas between them.
+
+    Raises:
+      UsageError: another part.
+    """
+    parts = tuple(text.split(","))
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UsageError(f"{flag}={text} names '{unknown[0]}': use {', '.join(PARTS)}.")
+    return parts
+
+
 def autoencoder_scores(
     autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, judges: Judges
 ) -> tuple[Protocol, Scores]:

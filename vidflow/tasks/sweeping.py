@@ -84,23 +84,26 @@ def point(file: str, values: Mapping[str, Any], overrides: tuple[tuple[str, str]
     return Point(spec, overrides, said, config, name, configs.digest(config)[:12])
 
 
+def check_curve(points: Sequence[Point], curve: int) -> None:
+    """Raises UsageError: a point whose rate decays or that is too short for so many rows."""
+    for point in points:
+        if point.config.optimizer.decay != "constant":
+            raise UsageError(
+                f"--curve={curve} takes the middle of a run for the end of a shorter one, and the rate of {point.name} "
+                "decays: add --config.optimizer.decay=constant, or leave --curve out."
+            )
+        if point.config.steps < curve:
+            raise UsageError(f"--curve={curve} is more than the {point.config.steps} steps of {point.name}: use fewer.")
+
+
 def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int = 1) -> list[Row]:
     """The lines of results.jsonl for a finished point, evaluated with those flags: see `tasks.results`.
 
-    With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: its rate of
-    learning must then be constant. `loss` is that of validation, the same quantity for all flows, where that is
-    asked for and only the end counts; else that of training, the mean of the last tenth of the steps. `loss_of` says
-    which.
-
-    Raises:
-      UsageError: a curve of a run whose rate decays.
+    With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: see
+    `check_curve`. `loss` is that of validation, the same quantity for all flows, where that is
+    asked for; else that of training, the mean of the last tenth of the steps. `loss_of` says which.
     """
     folder, config = workdir / point.folder, point.config
-    if curve > 1 and config.optimizer.decay != "constant":
-        raise UsageError(
-            f"--curve={curve} takes the middle of a run for the end of a shorter one, and the rate of {point.name} "
-            "decays: add --config.optimizer.decay=constant, or leave --curve out."
-        )
     job = planning.job(config, "train", planning.make_mesh())
     leaves = configs.flatten(config)
     others, transformer = _conventions(config, job)
@@ -125,7 +128,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         amount = {"steps": steps, "tokens": (job.tokens or 0) * steps, "flops": (job.model_flops or 0.0) * steps}
         by = {name: value * config.batch_size * steps for name, value in others.items()}
         result.append(common | amount | {"flops_by": by} | {"loss": loss, "loss_of": "training"})
-    if evaluation and curve == 1:
+    if evaluation:
         scores = json.loads((folder / "evaluation.json").read_text())
         result[0] |= {name: value["mean"] for name, value in scores.items()}
         if "validation/flow_loss" in scores:
