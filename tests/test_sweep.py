@@ -79,9 +79,21 @@ def test_a_file_without_a_sweep_is_told_what_to_define(tmp_path):
 
 def test_commands_can_be_printed_instead(tmp_path, capsys):
     sweep.main([f"--config={file(tmp_path)}", f"--workdir={tmp_path / 'sweep'}", "--backend=tpu", "--only=seed=1"])
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("launch/tpu_vm.sh run -- vidflow train --config=") and line.endswith("--config.steps=2")
+    said, line = capsys.readouterr().out.splitlines()
+    assert said.startswith("# One after another") and "launch/tpu_vm.sh status" in said
+    assert line.startswith("launch/tpu_vm.sh run -- vidflow train --config=")
+    assert line.endswith("--config.steps=2 --distributed")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_printed_commands_evaluate_too_as_the_sweep_would(tmp_path, capsys):
+    flags = [f"--config={file(tmp_path)}", f"--workdir={tmp_path / 'sweep'}", "--only=seed=1", "--evaluate=autoencoder"]
+    point = sweeping.points(file(tmp_path))[1]
+    evaluate = f"vidflow evaluate --run={tmp_path / 'sweep' / point.folder} --only=autoencoder"
+    for backend, words in (("print", evaluate), ("tpu", f"launch/tpu_vm.sh run -- {evaluate} --distributed")):
+        sweep.main([*flags, f"--backend={backend}"])
+        train, line = capsys.readouterr().out.splitlines()[-2:]
+        assert " train " in train and line == words
 
 
 def test_a_row_counts_what_was_trained(smoke_run):

@@ -11,6 +11,9 @@ after a kill: finished points are not run again, begun ones resume. A point also
 results.jsonl: copy the file to go on elsewhere. Any --config.NAME=VALUE that the points do not set holds for all.
 Points that differ in `steps` alone, with config.optimizer.decay=stable, go on from one another's checkpoints
 (config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the longest.
+Commands that --backend=tpu prints start a run and return: give each once launch/tpu_vm.sh status says that the one
+before it has ended. On several hosts evaluate wants --mesh besides. Where the folders are, the same command without
+--backend then writes the table.
 """
 
 from collections.abc import Sequence
@@ -19,6 +22,10 @@ from vidflow import cli
 from vidflow.errors import UsageError
 
 BACKENDS = ("local", "tpu", "print")
+TPU = (
+    "# One after another: each returns at once, and the next is refused until launch/tpu_vm.sh status says that it has "
+    "ended."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,9 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.curve > 1:
         sweeping.check_curve(points, args.curve)
     if args.backend != "local":
-        before = [] if args.backend == "print" else ["launch/tpu_vm.sh", "run", "--"]
+        on_tpu = args.backend == "tpu"
+        before, after = (["launch/tpu_vm.sh", "run", "--"], ["--distributed"]) if on_tpu else ([], [])
+        if on_tpu:
+            print(TPU)
         for point in chosen:
-            print(shlex.join([*before, "vidflow", "train", *point.command(workdir)]))
+            for command in point.commands(workdir, flags):
+                print(shlex.join([*before, "vidflow", *command, *after]))
         return
 
     failed: list[str] = []

@@ -100,12 +100,10 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
     """
     stopping, children, shares = Event(), set(), _shares(jobs)
     inherited = environment(jobs)
-    workdir, evaluation = progress.runs, progress.evaluation
+    workdir = progress.runs
 
     def one(point: Point) -> int:
         folder = workdir / point.folder
-        commands = [["vidflow.train", *point.command(workdir)]]
-        commands += [["vidflow.evaluate", f"--run={folder}", *evaluation]] if evaluation else []
         while files.is_held(folder) and not stopping.wait(0.2):
             pass
         with (workdir / f"{point.folder}.log").open("a") as log:
@@ -117,8 +115,8 @@ def run(points: Sequence[Point], progress: Progress, jobs: int, done: Callable[[
                 return 0
             branching.begin(point, points, workdir)
             code, cores = 0, shares.get()
-            for command in commands:
-                code = code or _call(command, log, cores, inherited, stopping, children)
+            for verb, *arguments in point.commands(workdir, progress.evaluation):
+                code = code or _call([f"vidflow.{verb}", *arguments], log, cores, inherited, stopping, children)
         shares.put(cores)
         return code
 

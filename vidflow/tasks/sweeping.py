@@ -45,6 +45,11 @@ class Point(NamedTuple):
         values = [f"--config.{key}={value}" for key, value in (*self.shared, *self.values)]
         return [f"--config={self.spec}", f"--workdir={workdir / self.folder}", *values]
 
+    def commands(self, workdir: Path, evaluation: Sequence[str]) -> list[list[str]]:
+        """The verbs that finish the point, each with its arguments."""
+        train = ["train", *self.command(workdir)]
+        return [train, ["evaluate", f"--run={workdir / self.folder}", *evaluation]] if evaluation else [train]
+
 
 def points(file: str, overrides: tuple[tuple[str, str], ...] = ()) -> list[Point]:
     """What the file's `sweep` adds, in that order; `overrides` hold for every point.
