@@ -18,7 +18,7 @@ from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
 from vidflow import files, sweep, train
 from vidflow.errors import UsageError
-from vidflow.tasks import branching, local_points, sweeping
+from vidflow.tasks import branching, local_points, results, sweeping
 from vidflow.training import run_folder, weights
 
 ROOT = Path(__file__).parents[1]
@@ -187,6 +187,15 @@ def test_scores_are_in_a_row_if_they_are_asked_for(tmp_path, smoke_run):
     (trained,), (scored,) = (sweeping.rows(point, tmp_path, flags) for flags in ([], ["--only=loss,samples"]))
     assert trained["loss_of"] == "training" and "bounce/shape" not in trained
     assert (scored["loss_of"], scored["loss"], scored["bounce/shape"]) == ("validation", 0.25, 0.75)
+
+
+def test_a_run_that_several_commits_trained_says_so(tmp_path, smoke_run):
+    run = Path(shutil.copytree(smoke_run, tmp_path / "run"))
+    earlier = [{"commit": "old", "device": "1 x cpu"}]
+    provenance = {"commit": "new", "device": "1 x cpu", "earlier": earlier}
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    (row,) = sweeping.rows(sweeping.Point(TEXT_TO_VIDEO, (), (), configs.load(TEXT_TO_VIDEO), "it", "run"), tmp_path)
+    assert row["commit"] == "new" and results.sound([row])[1] == ["runs of 2 commits are mixed: new, old"]
 
 
 def test_a_run_that_was_evaluated_otherwise_is_not_finished(tmp_path):

@@ -55,6 +55,17 @@ def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch
     assert provenance["command"] == "train.py '--config=x y'" and len(provenance["earlier"]) == 1
 
 
+def test_a_finished_run_is_not_relabelled_by_a_start_that_trains_nothing(tmp_path, monkeypatch):
+    run_folder.prepare(tmp_path, config())
+    run_folder.mark_finished(tmp_path, 10)
+    before = (tmp_path / "provenance.json").read_text()
+    monkeypatch.setattr("sys.argv", ["train.py", "--config=x y"])
+    run_folder.prepare(tmp_path, config())
+    assert (tmp_path / "provenance.json").read_text() == before
+    run_folder.prepare(tmp_path, config(steps=20))
+    assert len(json.loads((tmp_path / "provenance.json").read_text())["earlier"]) == 1
+
+
 def test_an_evaluation_counts_for_its_own_flags_once_it_is_whole(tmp_path):
     flags = ["--only=loss"]
     with run_folder.evaluating(tmp_path, flags):

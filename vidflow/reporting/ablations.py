@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vidflow.metrics import intervals, paired
 from vidflow.tasks.ablating import Ablation
-from vidflow.tasks.results import RATE
+from vidflow.tasks.results import RATE, commits_of
 
 Row = dict[str, Any]
 MEANS = (
@@ -35,7 +35,7 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
         "matched": ablation.matched.replace("flops", "FLOPs"),
         "rates": ", ".join(f"{rate:g}" for rate in ablation.rates),
         "loss_of": first[0]["loss_of"],
-        "commits": ", ".join(sorted({_short(row["commit"]) for row in rows})),
+        "commits": ", ".join(sorted({_short(commit) for row in rows for commit in commits_of(row)})),
         "devices": ", ".join(sorted({str(row.get("device", "unknown")) for row in rows})),
     }
     means = [_means(arm, some, ablation) for arm, some in kept.items()]

@@ -2,8 +2,9 @@
 
 A row is one trained model: `parameters` (where it has `transformer_parameters`, without an encoder of text that is
 trained along, laws are of these), `tokens`, `flops` (and `convention`, how they were counted, one of
-`scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit`,
-`device`, `config` (the values that differ between rows) and any metric by its name.
+`scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit` (the
+last that trained it, and all as `commits`), `device`, `config` (the values that differ between rows) and any metric by
+its name.
 """
 
 import json
@@ -80,6 +81,11 @@ def under(rows: Sequence[Row], convention: str) -> list[Row]:
     ]
 
 
+def commits_of(row: Row) -> list[str]:
+    """All that trained it."""
+    return row.get("commits", [row.get("commit", "unknown")])
+
+
 def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows whose loss is a number, and what a reader should know of the others and of these.
 
@@ -88,7 +94,7 @@ def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """
     kept = [row for row in rows if np.isfinite(row["loss"])]
     said = [f"left out {row.get('name', 'a run')}: its loss is {row['loss']}" for row in rows if row not in kept]
-    commits = sorted({str(row.get("commit", "unknown"))[:12] for row in kept})
+    commits = sorted({str(commit)[:12] for row in kept for commit in commits_of(row)})
     if len(commits) > 1:
         said.append(f"runs of {len(commits)} commits are mixed: {', '.join(commits)}")
     if not kept:

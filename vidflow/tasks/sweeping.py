@@ -113,6 +113,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     leaves = configs.flatten(config)
     others, transformer = _conventions(config, job)
     provenance = json.loads((folder / "provenance.json").read_text())
+    starts = [*provenance.get("earlier", []), provenance]
     training = np.array([line["loss"] for line in read_metrics(folder)], float)  # None, of a skipped step, becomes NaN
     common: Row = {
         "name": point.name,
@@ -123,6 +124,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         "evaluation": list(evaluation),
         "seed": config.seed,
         "commit": provenance["commit"],
+        "commits": sorted({start["commit"] for start in starts}),
         "device": provenance["device"],
         "config": {key: leaves[key] for key, _ in point.values},
     }

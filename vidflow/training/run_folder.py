@@ -38,7 +38,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def prepare(folder: Path, config: ConfigDict) -> None:
-    """Makes the folder of a new run, or checks that an existing one belongs to `config`.
+    """Makes the folder of a new run, or checks that an existing one belongs to `config`. Unless that is finished, it
+    notes where this start comes from.
 
     Raises:
       UsageError: the folder holds a run of another config (naming the first difference), or a new run's `init_from` is
@@ -55,6 +56,8 @@ def _prepare(folder: Path, config: ConfigDict) -> None:
     elif config.init_from and not Path(config.init_from).exists():
         raise UsageError(f"config.init_from={config.init_from} is neither a run folder nor a file: correct it.")
     write_config(folder, config)
+    if is_finished(folder, config.steps):
+        return  # nothing is left to train: what made the run is not this process
     files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 
 
