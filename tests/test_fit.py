@@ -8,6 +8,7 @@ import pytest
 from tests.scaling.synthetic import LIANG, isoflop
 from vidflow import fit
 from vidflow.errors import UsageError
+from vidflow.tasks import results
 
 
 def rows(**changes):
@@ -105,6 +106,15 @@ def test_whether_the_loss_ends_at_a_floor_is_said(tmp_path, capsys):
     for floor, said in ((0.0, "is not seen"), (0.05, "foretells too little"), (-0.02, "foretells too much")):
         call(tmp_path, [row | {"loss": row["loss"] ** 10 + floor} for row in rows()])
         assert said in capsys.readouterr().out
+
+
+def test_points_of_other_arguments_are_no_rates_of_one_model():
+    def row(rate, loss, **arg):
+        return {"parameters": 1, "tokens": 1, "flops": 1, "loss": loss, "config": {results.RATE: rate}} | arg
+
+    some = [row(1e-3, 3.0, arg="text=a"), row(2e-3, 2.0, arg="text=a"), row(1e-3, 1.0, arg="text=b")]
+    assert results.tuned(some) == some[1:]
+    assert results.tuned([row(1e-3, 3.0), row(2e-3, 2.0)]) == [row(2e-3, 2.0)]  # of a table without arguments
 
 
 def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, capsys):

@@ -101,7 +101,8 @@ def test_a_row_counts_what_was_trained(smoke_run):
     point = sweeping.Point(TEXT_TO_VIDEO, (("steps", "20"),), (("seed", "0"),), config, "seed=0", smoke_run.name)
     (row,) = sweeping.rows(point, smoke_run.parent)
     tokens = 2 * 4 * 4  # of 8 x 32 x 32 pixels, in latents of a fourth each way, in patches of 2 x 2 x 2
-    assert row["tokens"] == tokens * 8 * 20 and row["seed"] == 0 and row["config"] == {"seed": 0}
+    assert row["tokens"] == tokens * 8 * 20 and row["seed"] == 0
+    assert row["config"] == {"seed": 0} and row["arg"] == "smoke"
     lines = [json.loads(line)["loss"] for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
     assert row["loss"] == pytest.approx((lines[-1] + lines[-2]) / 2) and row["loss_of"] == "training"
     assert row["flops"] > 3 * 2 * tokens * 8 * 20 * 2 * 64 * 128  # more than a matrix of its feed-forward

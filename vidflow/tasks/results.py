@@ -3,8 +3,8 @@
 A row is one trained model: `parameters` (where it has `transformer_parameters`, without an encoder of text that is
 trained along, laws are of these), `tokens`, `flops` (and `convention`, how they were counted, one of
 `scaling.conventions`; `flops_by` has the others), `loss` (and `loss_of`, validation or training), `seed`, `commit` (the
-last that trained it, and all as `commits`), `device`, `config` (the values that differ between rows) and any metric by
-its name.
+last that trained it, and all as `commits`), `device`, what differs between rows, which is `arg` (of get_config) and
+`config` (values by name), and any metric by its name.
 """
 
 import json
@@ -107,7 +107,8 @@ def tuned(rows: Iterable[Row]) -> list[Row]:
     best: dict[Any, Row] = {}
     for row in rows:
         others = {key: value for key, value in row.get("config", {}).items() if key not in (RATE, BATCH)}
-        key = (row["parameters"], row["tokens"], row["flops"], row.get("seed"), json.dumps(others, sort_keys=True))
+        common = (row["parameters"], row["tokens"], row["flops"], row.get("seed"), row.get("arg", ""))
+        key = (*common, json.dumps(others, sort_keys=True))
         if key not in best or row["loss"] < best[key]["loss"]:
             best[key] = row
     return list(best.values())

@@ -126,6 +126,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         "commit": provenance["commit"],
         "commits": sorted({start["commit"] for start in starts}),
         "device": provenance["device"],
+        "arg": point.spec.partition(".py:")[2],
         "config": {key: leaves[key] for key, _ in point.values},
     }
     result = []
