@@ -48,6 +48,10 @@ def spiral(turns: float = 1.0) -> paths.Path:
     return paths.cosine()._replace(alpha=lambda t: turns * t)
 
 
+def bare(power) -> paths.Path:
+    return paths.polynomial(power)
+
+
 def test_a_function_of_ones_own_is_named_with_its_module():
     assert float(pick("tests.test_choices.spiral:turns=3").alpha(jnp.asarray(0.5))) == 1.5
 
@@ -60,6 +64,11 @@ def test_a_function_of_ones_own_is_named_with_its_module():
         ("linear:s_min=x", "must be a number"),
         ("no.such.module", "cannot be imported"),
         ("vidflow.flow.paths.Path", "is no function"),
+        (".x", "names '.x', which is no dotted name"),
+        ("tests..test_choices", "no dotted name"),
+        ("tests.test_choices.bare", "whose parameter 'power' has no default: give it one"),
+        ("tests.test_choices.bare:power=2", "whose parameter 'power' has no default: give it one"),
+        ("vidflow.flow.targets.velocity", "which makes a Target: name what makes a Path"),
     ],
 )
 def test_what_there_is_not_is_refused(spec, why):

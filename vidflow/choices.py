@@ -24,16 +24,25 @@ def choose(spec: str, kind: Any, *modules: ModuleType, where: str, **given: Any)
       given: arguments that no config holds, such as the path; a function takes those that it has parameters for.
 
     Raises:
-      UsageError: a name that no function has (naming the nearest), or arguments that it does not take.
+      UsageError: a name that no function has (naming the nearest), arguments that it does not take, a parameter without
+        a default that is not `given`, or a function that makes another kind.
     """
     name, _, arguments = spec.partition(":")
     make = _imported(name, where) if "." in name else _listed(name, options(kind, *modules, given=given), where)
     parameters = inspect.signature(make).parameters
+    defaults = {key: p.default for key, p in parameters.items() if key not in given}
+    if bare := [key for key, default in defaults.items() if default is inspect.Parameter.empty]:
+        raise UsageError(f"{where} names '{name}', whose parameter '{bare[0]}' has no default: give it one.")
     try:
-        chosen = parse_arg(arguments, **{key: p.default for key, p in parameters.items() if key not in given})
+        chosen = parse_arg(arguments, **defaults)
     except UsageError as error:
         raise UsageError(f"{where}={spec}: {error}") from None
-    return make(**chosen, **{key: value for key, value in given.items() if key in parameters})
+    made = make(**chosen, **{key: value for key, value in given.items() if key in parameters})
+    if inspect.isclass(kind) and not isinstance(made, kind):
+        raise UsageError(
+            f"{where} names '{name}', which makes a {type(made).__name__}: name what makes a {kind.__name__}."
+        )
+    return made
 
 
 def options(kind: Any, *modules: ModuleType, given: Container[str] = ()) -> dict[str, Callable[..., Any]]:
@@ -63,6 +72,8 @@ def _listed(name: str, found: dict[str, Callable[..., Any]], where: str) -> Call
 
 def _imported(name: str, where: str) -> Callable[..., Any]:
     module, _, function = name.rpartition(".")
+    if not all(map(str.isidentifier, name.split("."))):
+        raise UsageError(f"{where} names '{name}', which is no dotted name: write module.function.")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
