@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Low to high. A floor holds rooms that do not know each other; a room is a set of modules or
 # packages that may.
 FLOORS = (
-    ({"errors", "typing", "files", "config", "choices", "settings", "axes"},),
+    ({"errors", "typing", "files", "config", "choices", "limits", "settings", "axes"},),
     ({"flow"}, {"worlds"}, {"attention"}, {"linear"}),
     ({"text"}, {"autoencoders"}),
     ({"models"},),

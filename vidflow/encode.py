@@ -28,9 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from vidflow import config as configs
+    from vidflow import limits
     from vidflow.startup import start
 
     config = configs.override(configs.load(args.config), assignments)
+    limits.check(config)
     if "autoencoder" not in config or not config.autoencoder.run:
         raise UsageError("Encoding needs a trained autoencoder: add --config.autoencoder.run=DIR.")
     start()

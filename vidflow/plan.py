@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # this machine's own accelerator, if any, stays untouched
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled for others cannot be read back here
     from vidflow import config as configs
+    from vidflow import limits
     from vidflow.startup import start
 
     config = configs.override(configs.load(args.config), assignments)
+    limits.check(config)
     start()
     from vidflow import files
     from vidflow.parallel import topologies

@@ -105,7 +105,7 @@ def ready(tmp_path_factory):
     """Flags that name a trained autoencoder and encoded clips."""
     run = tmp_path_factory.mktemp("ready")
     inside = flags({"optimizer.learning_rate": 1e-3}, inside="autoencoder.train.")
-    train.main([TEXT_TO_VIDEO, f"--workdir={run}", "--config.steps=0", *inside])
+    train.main([TEXT_TO_VIDEO, f"--workdir={run}", "--config.steps=1", *inside])
     return flags({"autoencoder.run": run, "data.source": "cache", "data.path": run / "latents"})
 
 

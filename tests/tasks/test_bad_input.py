@@ -127,3 +127,39 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
     auto = run / "autoencoder" / "weights.safetensors"
     auto.write_bytes(auto.read_bytes()[:-1])
     assert "vouches for" in refusal(capsys, sample.main, f"--run={run}", "--prompt=x")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("steps=0", "config.steps is 0 and must be 1 or more"),
+        ("batch_size=0", "config.batch_size is 0 and must be 1 or more"),
+        ("seed=99999999999999999999", "config.seed is 99999999999999999999 and must be a number from 0 to 4294967295"),
+        ("seed=-1", "config.seed is -1"),
+        ("ema_decay=2", "config.ema_decay is 2.0 and must be a number from 0 to 1"),
+        ("ema_decay=nan", "config.ema_decay is nan"),
+        ("checkpoint.every=0", "config.checkpoint.every is 0"),
+        ("checkpoint.keep=0", "config.checkpoint.keep is 0"),
+        ("checkpoint.keep=-1", "config.checkpoint.keep is -1"),
+        ("data.clips=-3", "config.data.clips is -3"),
+        ("sampling.batch=0", "config.sampling.batch is 0"),
+        ("sampling.batch=-1", "config.sampling.batch is -1"),
+        ("model.patch=2,2", "config.model.patch is (2, 2) and must be three numbers, for time, height and width"),
+        ("model.patch=0,2,2", "config.model.patch is (0, 2, 2) and must be 1 or more"),
+        ("model.positions=4,8", "config.model.positions is (4, 8) and must be three numbers"),
+        ("model.positions=4", "config.model.positions is (4,) and must be three numbers"),
+        ("model.dtype=float8", "config.model.dtype is 'float8' and must be one of float32, bfloat16, float16"),
+        ("model.dtype=int32", "config.model.dtype is 'int32'"),
+        ("text.stride=0", "config.text.stride is 0"),
+        ("text.width=0", "config.text.width is 0"),
+        ("text.dropout=2", "config.text.dropout is 2.0"),
+        ("text.heads=5", "config.text.width = 96 is not a multiple of config.text.heads = 5"),
+        ("autoencoder.train.steps=0", "config.autoencoder.train.steps is 0"),
+        ("model.remat=named", "config.model.remat is 'named' and config.model.saved is empty"),
+        ("flow.path=.x", "config.flow.path names '.x', which is no dotted name"),
+        ("flow.path=liner", "Unknown config.flow.path 'liner'"),
+    ],
+)
+def test_values_of_a_config_before_anything_is_trained(capsys, tmp_path, setting, said):
+    ready = [f"--config={TEXT_TO_VIDEO}", "--config.autoencoder.run=nowhere"]
+    assert said in refusal(capsys, train.main, *ready, f"--workdir={tmp_path / 'run'}", f"--config.{setting}")

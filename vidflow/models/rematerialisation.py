@@ -40,10 +40,12 @@ def policy(remat: str, saved: Sequence[str] = ()) -> Callable[..., bool] | None:
     """For `jax.checkpoint`; None for no rematerialisation.
 
     Raises:
-      UsageError: a word that is not in `CHOICES`.
+      UsageError: a word that is not in `CHOICES`, or "named" without names.
     """
     if remat not in CHOICES:
         raise UsageError(f"Unknown config.model.remat '{remat}': use one of {', '.join(CHOICES)}.")
+    if remat == "named" and not saved:
+        raise UsageError("config.model.remat is 'named' and config.model.saved is empty: name tensors, or use 'full'.")
     if remat == "none":
         return None
     kept = Kept(tuple(saved)) if remat == "named" else TABLE[remat]

@@ -46,7 +46,8 @@ def make_prompts(text: ConfigDict, model_width: int, dtype: Any) -> Prompts:
     encoder is trained along.
 
     Raises:
-      UsageError: a length that the stride of the byte encoder does not divide, no encoder in use, or an unknown one.
+      UsageError: a length that the stride of the byte encoder does not divide, or a width that its heads do not, no
+        encoder in use, or an unknown one.
     """
     return _bytes(text, dtype) if text.get("encoders") is None else _embeddings(text, model_width, dtype)
 
@@ -85,6 +86,8 @@ def without_some(text: Any, empty: Any, drop: Any) -> Any:
 def _bytes(text: ConfigDict, dtype: Any) -> Prompts:
     if text.length % text.stride:
         raise UsageError(f"config.text.length = {text.length} is not a multiple of config.text.stride = {text.stride}.")
+    if text.width % text.heads:
+        raise UsageError(f"config.text.width = {text.width} is not a multiple of config.text.heads = {text.heads}.")
     return Prompts(
         module=ByteEncoder(text.width, text.layers, text.heads, text.length, text.stride, dtype),
         empty=byte_tokens.tokenize([""], text.length)[0],

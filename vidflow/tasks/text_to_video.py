@@ -54,8 +54,9 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
       UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long,
         or embeddings that a shared cache lacks.
     """
-    autoencoder = obtain_autoencoder(config, workdir)
+    make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
     data = config.data
+    autoencoder = obtain_autoencoder(config, workdir)
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
     folder = Path(data.path) if data.source == "cache" else workdir / "latents"
     if data.source != "cache":
@@ -98,7 +99,8 @@ def prompts_of(config: ConfigDict) -> Prompts:
 def make_model(config: ConfigDict) -> TextToVideo:
     """The module that `config.model` and `config.text` describe."""
     model = config.model
-    rematerialisation.policy(model.remat)  # refuses an unknown word before anything is traced
+    saved = tuple(model.get("saved", ()))  # absent, like the next two, from the configs of older runs
+    rematerialisation.policy(model.remat, saved)  # refuses an unknown word before anything is traced
     return TextToVideo(
         text=prompts_of(config).module,
         backbone=VideoTransformer(
@@ -107,7 +109,7 @@ def make_model(config: ConfigDict) -> TextToVideo:
             positions=tuple(model.positions),
             design=design.of(model.design),
             remat=model.remat,
-            saved=tuple(model.get("saved", ())),  # absent, like the next two, from the configs of older runs
+            saved=saved,
             unrolled=model.get("unrolled", False),
             strategy=model.get("strategy"),
             kernel=model.kernel,

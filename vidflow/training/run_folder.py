@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 import vidflow
 from vidflow import config as configs
-from vidflow import files
+from vidflow import files, limits
 from vidflow.errors import UsageError
 from vidflow.training import hosts
 
@@ -43,9 +43,10 @@ def prepare(folder: Path, config: ConfigDict) -> None:
 
     Raises:
       UsageError: the folder holds a run of another config (naming the first difference), or a new run's `init_from` is
-        nothing. What `FREE` lists may differ: a finished run can be trained further, and any run can move to another
-        mesh.
+        nothing, or a value is beyond its limit. What `FREE` lists may differ: a finished run can be trained further,
+        and any run can move to another mesh.
     """
+    limits.check(config)
     hosts.on_first(_prepare, folder, config)
 
 

@@ -1,0 +1,32 @@
+"""What the values of a config may be."""
+
+from pathlib import Path
+
+import pytest
+
+from vidflow import config as configs
+from vidflow import limits
+from vidflow.errors import UsageError
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+FILES = [path for path in sorted(EXPERIMENTS.glob("*/*.py")) if "def get_config" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_experiment_is_within_them(path):
+    limits.check(configs.load(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (("text.encoders.ul2.dropout", "2"), "config.text.encoders.ul2.dropout is 2.0 and must be a number"),
+        (("text.dtype", "float8"), "config.text.dtype is 'float8' and must be one of float32"),
+        (("autoencoder.train.model.patch", "0"), "config.autoencoder.train.model.patch is 0 and must be 1 or more"),
+        (("optimizer.b2", "1"), "config.optimizer.b2 is 1.0 and must be a number from 0 on and below 1"),
+    ],
+)
+def test_a_value_beyond_its_limit_is_named(setting, said):
+    config = configs.override(configs.load(str(EXPERIMENTS / "moviegen/video.py")), [setting])
+    with pytest.raises(UsageError, match=said):
+        limits.check(config)
