@@ -91,6 +91,17 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose(huge["w"], small["w"], rtol=1e-5)
 
 
+def test_a_clip_of_0_is_none():
+    boxed = {"w": nn.LogicallyPartitioned(jnp.zeros((2, 2)), ("embed", "mlp"))}
+    params = rules.unbox(boxed)
+    gradient = {"w": jnp.full((2, 2), 3.0)}
+    free, clipped = (make_optimizer(config(name="adamw", clip=clip), rules.axis_names(boxed)) for clip in (0.0, 1e9))
+    assert jax.tree.structure(free.init(params)) == jax.tree.structure(clipped.init(params))  # one kind of checkpoint
+    updates = [optimizer.update(gradient, optimizer.init(params), params)[0] for optimizer in (free, clipped)]
+    np.testing.assert_array_equal(updates[0]["w"], updates[1]["w"])
+    assert np.abs(updates[0]["w"]).min() > 0
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="'sgd': use"):
         make_optimizer(config(name="sgd"), {})

@@ -13,8 +13,9 @@ from vidflow.errors import UsageError
 
 DECAY = 0.2  # the last part of the steps of "stable", in which its rate decays
 
-# Pairs of (input, output) axes between which a kernel is a plain matrix of the network's interior. Muon is for these;
-# embeddings, position tables, first and last layers, norms and biases stay with AdamW (Jordan et al. 2024).
+# Pairs of (input, output) axes between which a kernel is a matrix: projections in the interior of a transformer, and
+# every convolution, an autoencoder's first and last too. Muon is for these (Jordan et al. 2024); embeddings, position
+# tables, norms, biases and the first and last layer of a transformer stay with AdamW.
 MATRICES = {("embed", "heads"), ("heads", "embed"), ("embed", "mlp"), ("mlp", "embed")}
 
 
@@ -25,7 +26,8 @@ def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransfo
     Parameters under different names at the top (a model and its discriminator) are clipped apart from one another.
 
     Args:
-      config: `name` ("adamw" or "muon"), `weight_decay`, `clip` (global gradient norm), `b1`, `b2`.
+      config: `name` ("adamw" or "muon"), `weight_decay` (of `MATRICES` alone), `clip` (global gradient norm; 0: never),
+        `b1`, `b2`.
       axis_names: logical axis names of each parameter (`parallel.rules.axis_names`).
 
     Raises:
@@ -48,7 +50,7 @@ def make_optimizer(config: ConfigDict, axis_names: Any) -> optax.GradientTransfo
         )
     else:
         raise UsageError(f"Unknown config.optimizer.name '{config.name}': use 'adamw' or 'muon'.")
-    return optax.chain(optax.clip_by_global_norm(config.clip), update)
+    return optax.chain(optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(), update)
 
 
 def _each(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
