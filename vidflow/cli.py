@@ -81,6 +81,13 @@ def parse_with_overrides(
     return args, assignments
 
 
+def check_counts(args: argparse.Namespace, *flags: str) -> None:
+    """Raises UsageError: one of these flags is below 1."""
+    for flag in flags:
+        if getattr(args, flag) < 1:
+            raise UsageError(f"--{flag}={getattr(args, flag)} counts from 1: give more.")
+
+
 def _split_overrides(argv: Sequence[str]) -> tuple[list[str], tuple[tuple[str, str], ...]]:
     rest, assignments = [], []
     words = iter(argv)

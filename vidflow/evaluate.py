@@ -31,10 +31,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_config_flags(parser, required=False)
     parser.add_argument("--prompts", type=int, default=64, help="held-out prompts per number of objects (default: 64)")
     parser.add_argument("--seeds", type=int, default=3, help="sampling seeds, 0 to SEEDS - 1 (default: 3)")
-    parser.add_argument("--clips", type=int, default=256, help="clips that are reconstructed (default: 256)")
+    parser.add_argument(
+        "--clips", type=int, default=256, help="clips that are reconstructed, and that the loss is of (default: 256)"
+    )
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS as safetensors")
     parser.add_argument("--i3d", metavar="FILE", help="weights of pytorch-i3d as safetensors, for rFVD")
-    parser.add_argument("--only", metavar="PART[,PART]", help="autoencoder, loss, samples (default: all)")
+    parser.add_argument(
+        "--only",
+        metavar="PART[,PART]",
+        help="autoencoder, loss, samples (default: all); evaluation.json then holds these alone",
+    )
     parser.add_argument("--mesh", default="data=1", metavar="a=n,b=m", help="devices, as of vidflow sample")
     parser.add_argument("--distributed", action="store_true", help="evaluate together with other hosts")
     argv = sys.argv[1:] if argv is None else argv
@@ -42,9 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
 
+    cli.check_counts(args, "prompts", "seeds", "clips")
+
     from pathlib import Path
 
     from vidflow import config as configs
+    from vidflow import limits
     from vidflow.startup import start
 
     start(args.distributed)
@@ -60,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if args.autoencoder:
         config = configs.override(configs.load(args.config), overrides)
+        limits.check(config)
         said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judges)
         print(reconstruction.table(rows))
     else:

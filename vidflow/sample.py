@@ -35,10 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (args.text is None) == (args.prompt is None):
         raise UsageError('Give one prompt: vidflow sample "a red circle moves left".')
     prompt = args.prompt if args.text is None else args.text
+    if args.run == "":
+        raise UsageError("--run is empty: name a run folder, or leave --run out for the shipped model.")
 
     from pathlib import Path
 
+    from vidflow import limits
     from vidflow.startup import start
+
+    out = Path(args.out)
+    if out.suffix.lower() != ".mp4" or not out.parent.is_dir():
+        raise UsageError(f"--out={args.out} cannot be written: name an .mp4 file in a folder that is there.")
+    if args.seed not in limits.SEEDS:
+        raise UsageError(f"--seed={args.seed} is no seed: give a number from 0 to {limits.SEEDS[-1]}.")
 
     start(args.distributed)
     from vidflow.data import video
@@ -52,9 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     defaults = {"steps": sampling.steps, "guidance": sampling.guidance}
     defaults |= {"frames": data.frames, "height": data.height, "width": data.width}
-    settings = {name: value for name in defaults if (value := getattr(args, name)) is not None}
-    [clip] = generator([prompt], seed=args.seed, negative=args.negative, **{**defaults, **settings})
-    hosts.on_first(video.write, Path(args.out), clip, data.fps)
+    settings = defaults | {name: value for name in defaults if (value := getattr(args, name)) is not None}
+    if args.negative and settings["guidance"] == 1.0 and sampling.guidance_shape == "constant":
+        raise UsageError("--negative is what guidance leads away from, and a guidance of 1 is none: add --guidance=3.")
+    [clip] = generator([prompt], seed=args.seed, negative=args.negative, **settings)
+    hosts.on_first(video.write, out, clip, data.fps)
     if hosts.is_first():
         print(f"{args.out}: {len(clip)} frames of {clip.shape[1]}x{clip.shape[2]}, '{prompt}'")
 

@@ -102,6 +102,30 @@ def test_runs(capsys, tmp_path, smoke_run):
     assert "no trained autoencoder" in refusal(capsys, encode.main, *ready)
 
 
+@pytest.mark.parametrize("flag", ["--prompts=0", "--seeds=0", "--clips=0", "--clips=-1"])
+def test_counts_of_an_evaluation(capsys, smoke_run, flag):
+    assert f"{flag} counts from 1" in refusal(capsys, evaluate.main, f"--run={smoke_run}", "--only=loss", flag)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--run="], "--run is empty: name a run folder, or leave --run out"),
+        (["--out=x.gif"], "--out=x.gif cannot be written: name an .mp4 file"),
+        (["--out=nowhere/x.mp4"], "--out=nowhere/x.mp4 cannot be written: name an .mp4 file in a folder that is there"),
+        (["--seed=9223372036854775808"], "--seed=9223372036854775808 is no seed: give a number from 0 to 4294967295"),
+        (["--negative=a star", "--guidance=1"], "a guidance of 1 is none: add --guidance=3"),
+    ],
+)
+def test_flags_of_a_sample(capsys, tmp_path, monkeypatch, smoke_run, flags, said):
+    def sampled(*_, **__):
+        raise AssertionError("sampled before the flags were looked at")
+
+    monkeypatch.setattr("vidflow.tasks.generation.Generator.__call__", sampled)
+    run = [f"--run={smoke_run}", f"--out={tmp_path / 'x.mp4'}"]
+    assert said in refusal(capsys, sample.main, "--prompt=a red circle", *run, *flags)
+
+
 def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
     run = tmp_path / "run"
     shutil.copytree(smoke_run, run)
