@@ -56,14 +56,14 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     """
     make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
     data = config.data
+    cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
-    folder = Path(data.path) if data.source == "cache" else workdir / "latents"
-    if data.source != "cache":
-        hosts.on_first(encode_clips, data, config.seed, autoencoder, folder)
-    latents = LatentsSource(folder)
-    if latents.recipe["autoencoder"] != autoencoder.digest:
-        raise UsageError(f"The latents in {folder} are of another autoencoder: encode the clips with this run's.")
+    if cached is None:
+        hosts.on_first(encode_clips, data, config.seed, autoencoder, workdir / "latents")
+    elif cached.recipe["autoencoder"] != autoencoder.digest:
+        raise UsageError(f"The latents in {data.path} are of another autoencoder: encode the clips with this run's.")
+    latents = LatentsSource(workdir / "latents") if cached is None else cached
     reader = make_reader(config, workdir)
     hosts.on_first(reader.prepare, latents.captions)
 
@@ -71,6 +71,12 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
         weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
 
     return loop.Task(_learner(config, latents.latent_shape), _Captioned(latents, reader), finish)
+
+
+def _open_cache(path: str) -> LatentsSource:
+    if not path:
+        raise UsageError("config.data.source is 'cache' and config.data.path is empty: name a folder that encode made.")
+    return LatentsSource(Path(path))
 
 
 def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Learner:
@@ -143,16 +149,18 @@ def check_grid(config: ConfigDict, latent_shape: tuple[int, ...]) -> Grid:
     """The grid of patches of such latents.
 
     Raises:
-      UsageError: a side that the patch does not divide, or that is longer than its position table.
+      UsageError: a side that the patch does not divide, or that is longer than its position table, if the design has
+        any.
     """
     patch, tables = tuple(config.model.patch), tuple(config.model.positions)
-    for name, side, step, table in zip(("time", "height", "width"), latent_shape, patch, tables, strict=False):
+    learns = design.of(config.model.design).learns_positions
+    for name, side, step, table in zip(("time", "height", "width"), latent_shape[:3], patch, tables, strict=True):
         if side % step:
             raise UsageError(
                 f"Latents of {side} along {name} do not divide into patches of {step} (config.model.patch): choose "
                 f"frames, height and width so that they do."
             )
-        if side // step > table:
+        if learns and side // step > table:
             raise UsageError(
                 f"This video has {side // step} patches along {name} and the model's position table holds {table} "
                 "(config.model.positions): ask for a smaller or shorter video, or train with longer tables."
