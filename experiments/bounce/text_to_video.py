@@ -31,6 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "bounce"  # or "folder" or "cache" (what vidflow encode wrote), with `path`
     config.data.path = ""
+    config.data.test_path = ""  # a folder of other videos that scores are of; where there is none, those of `path`
     config.data.clips = 16384  # of bounce; a folder has as many as it has
     config.data.level = level
     config.data.captions = "short"

@@ -39,8 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.gradient_dtype = "bfloat16"  # of the matrices; their master copies and moments are float32
     config.ema_decay = 0.9999
 
-    config.data = ConfigDict({"source": "cache", "path": "", "frames": frames, "height": height, "width": width})
-    config.data.update({"fps": 16.0, "threads": 16, "max_bad": 0.01})
+    config.data = ConfigDict({"source": "cache", "path": "", "test_path": "", "frames": frames})
+    config.data.update({"height": height, "width": width, "fps": 16.0, "threads": 16, "max_bad": 0.01})
 
     config.autoencoder = ConfigDict({"run": ""})
     sibling = Path(__file__).with_name("autoencoder.py")
@@ -67,8 +67,9 @@ def get_config(arg: str = "") -> ConfigDict:
         config.steps = 20
         config.batch_size = 8
         config.gradient_dtype = "float32"
-        config.data = ConfigDict({"source": "bounce", "path": "", "clips": 64, "level": 0, "captions": "short"})
-        config.data.update({"frames": 8, "height": 32, "width": 32, "fps": 8.0, "threads": 2, "max_bad": 0.5})
+        config.data = ConfigDict({"source": "bounce", "path": "", "test_path": "", "clips": 64, "level": 0})
+        config.data.update({"captions": "short", "frames": 8, "height": 32, "width": 32, "fps": 8.0})
+        config.data.update({"threads": 2, "max_bad": 0.5})
         config.model.update({"size": "smoke", "positions": (1, 2, 2), "kernel": "xla", "dtype": "float32"})
         config.text = ConfigDict({"length": 64, "stride": 4, "width": 96, "layers": 2, "heads": 4, "dropout": 0.1})
         config.optimizer.warmup = 5

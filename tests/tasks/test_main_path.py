@@ -214,9 +214,12 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     report.main([f"--run={run}"])
     page = (run / "report.html").read_text()
     assert rows[0]["prompt"] in page and "data:video/mp4" in page
+    (run / "protocol.json").unlink()
     evaluate.main([f"--run={run}", "--only=loss"])
     assert json.loads((run / "evaluation.json").read_text()) == {name: scores[name] for name in own[-1:]}
     assert run_folder.is_evaluated(run, ["--only=loss"])
+    said = json.loads((run / "protocol.json").read_text())
+    assert (said["split"], said["clips"]) == ("held out", scores["validation/flow_loss"]["n"])
     with pytest.raises(UsageError, match="--only=los names 'los': use autoencoder, loss, samples"):
         evaluate.main([f"--run={run}", "--only=los"])
     with pytest.raises(UsageError, match="is of an autoencoder and has no loss to score"):
@@ -260,9 +263,8 @@ def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
     data = ["--config.data.source=folder", f"--config.data.path={folder}"]
     auto, run = tmp_path / "autoencoder", tmp_path / "run"
     train.main([f"--config={AUTOENCODER}", f"--workdir={auto}", "--config.steps=2", *data])
-    train.main(
-        [f"--config={TEXT_TO_VIDEO}", f"--workdir={run}", "--config.steps=2", f"--config.autoencoder.run={auto}", *data]
-    )
+    command = [f"--config={TEXT_TO_VIDEO}", f"--workdir={run}", f"--config.autoencoder.run={auto}", *data]
+    train.main([*command, "--config.steps=2"])
     captions = json.loads((run / "latents" / "part-00000.json").read_text())["captions"]
     assert set(captions) == {"a clip of bikes", "a clip of carphone_pristine"}
     sample.main([f"--run={run}", "--prompt=a clip of bikes", f"--out={tmp_path / 'x.mp4'}"])
@@ -272,6 +274,16 @@ def test_own_videos_train_from_a_folder(smoke_run, tmp_path):
     assert scores["autoencoder/psnr"]["n"] > 10 and not any(name.startswith("bounce") for name in scores)
     rows = json.loads((run / "samples" / "index.json").read_text())
     assert len(rows) == min(scores["autoencoder/psnr"]["n"], 16) and {row["prompt"] for row in rows} == set(captions)
+    assert json.loads((run / "protocol.json").read_text())["split"] == "the first ones, not held out"
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(folder / "bikes.mp4", others / "bikes.mp4")
+    (others / "bikes.txt").write_text("a clip of bikes")
+    train.main([*command, "--config.steps=3", f"--config.data.test_path={others}"])
+    evaluate.main([f"--run={run}", "--only=loss"])
+    said = json.loads((run / "protocol.json").read_text())
+    assert (said["source"], said["split"]) == (str(others), "held out")
+    assert said["clips"] == json.loads((run / "evaluation.json").read_text())["validation/flow_loss"]["n"]
 
 
 @pytest.mark.slow

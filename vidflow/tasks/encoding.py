@@ -22,7 +22,7 @@ from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
-HOW = ("threads", "max_bad")  # settings of how the clips are read, not of which
+OTHERS = ("threads", "max_bad", "test_path")  # settings that do not say which clips are encoded
 
 
 def encode_clips(
@@ -36,7 +36,7 @@ def encode_clips(
         height or width is not one that the autoencoder's strides divide.
     """
     shape = autoencoder.compression.latent_shape(data.frames, data.height, data.width)
-    clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in HOW}
+    clips = {name: value for name, value in json.loads(configs.to_json(data)).items() if name not in OTHERS}
     recipe = {"data": clips, "seed": seed, "autoencoder": autoencoder.digest}
     recipe |= {"tiles": [list(part) for part in autoencoder.tiles]} if autoencoder.tiles else {}
     if latents_cache.is_whole(folder, recipe):

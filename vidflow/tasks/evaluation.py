@@ -188,7 +188,7 @@ def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -
 
 
 def write(run: Path, scores: Scores, said: Protocol | None) -> None:
-    """`evaluation.json`: name -> mean, low, high, n; and the protocol of an autoencoder's scores."""
+    """`evaluation.json`: name -> mean, low, high, n; and the protocol of those that are of clips."""
     table = {name: value._asdict() for name, value in sorted(scores.items())}
     files.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
     if said is not None:
@@ -226,8 +226,8 @@ def evaluate(
     parts: Sequence[str] = PARTS,
     mesh: Mesh | None = None,
 ) -> tuple[Protocol | None, Scores]:
-    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the autoencoder) and samples/. A
-    text-to-video model is spread over the mesh.
+    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the clips behind reconstruction and
+    loss) and samples/. A text-to-video model is spread over the mesh.
 
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
@@ -245,6 +245,7 @@ def evaluate(
     generator = generation.load(run, mesh) if "sampling" in config and {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
+        said = reconstruction.protocol(data, min(clips, len(held_out)), autoencoder.compression)
         scores |= validation.flow_loss(generator, held_out, clips)
     if generator and "samples" in parts:
         if data.source == "bounce":

@@ -30,7 +30,7 @@ BATCH = 8
 
 
 class Protocol(NamedTuple):
-    """What a score of reconstruction is a score of.
+    """What a score of reconstruction, or a loss, is of.
 
     Attributes:
       source, split: where the clips come from.
@@ -56,7 +56,8 @@ class Protocol(NamedTuple):
         return (
             f"{self.clips} clips of {self.source} ({self.split}), {self.frames} frames of {self.width}x{self.height} "
             f"at {rate}; posterior mean; pixels in [-1, 1], rounded to 8 bits; each measure is the mean over the "
-            "frames of a clip, then over clips, with the 95% interval of clips; image_: of first frames alone. Latents "
+            "frames of a clip, then over clips, with the 95% interval of clips; image_: of first frames alone; "
+            "validation/flow_loss: of the latents of the same clips. Latents "
             f"{self.compression}: {self.elements} numbers for {pixels}, one for {pixels / self.elements:.1f}."
         )
 
