@@ -74,6 +74,13 @@ def test_meshes(capsys, tmp_path, smoke_run):
     assert "use one of everywhere, fsdp, replicated" in refused("rules=some")
 
 
+def test_the_metric_of_the_best_checkpoint(capsys, tmp_path):
+    best = [f"--config={AUTOENCODER}", f"--workdir={tmp_path}", "--config.checkpoint.best=losss"]
+    said = refusal(capsys, train.main, *best)
+    assert "no metric 'losss' (config.checkpoint.best): use one of gradient_norm, kl, l1, l2, learning_rate" in said
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_folders_of_videos(capsys, tmp_path):
     def refused(run, folder):
         data = ["--config.data.source=folder", f"--config.data.path={folder}"]

@@ -20,7 +20,7 @@ from vidflow.training import state as states
 from vidflow.training.preemption import Notice
 from vidflow.training.program import Learner, Program, make_program
 from vidflow.training.saving import Saving
-from vidflow.training.telemetry import Telemetry
+from vidflow.training.telemetry import Telemetry, check_name
 from vidflow.training.warm_start import start_from
 
 
@@ -43,12 +43,17 @@ def train(config: ConfigDict, workdir: Path, task: Task) -> None:
     """Trains `task` to `config.steps`, going on from the newest checkpoint in `workdir` if there is one.
 
     Raises:
-      UsageError: a mesh, batch or optimizer that cannot be, a checkpoint of another model, too many steps skipped.
+      UsageError: a mesh, batch or optimizer that cannot be, a metric that there is not, a checkpoint of another model,
+        too many steps skipped.
       Preempted: the run was told to stop, and is saved.
     """
     mesh = whole_mesh(config.mesh.to_dict())
     with rules.in_force(config.get("rules", rules.DEFAULT)):
         program = make_program(config, task.learner, mesh)
+        if config.checkpoint.best:
+            with jax.set_mesh(mesh):
+                _, metrics = jax.eval_shape(program.step, program.state, program.batch, program.given(0))
+            check_name(config.checkpoint.best, metrics)
         with Saving(config.checkpoint, workdir, mesh, program.state) as saving:
             state = saving.newest() or _first_state(config, task, program)
             if int(state.step) > config.steps:

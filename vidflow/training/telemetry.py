@@ -124,15 +124,14 @@ class Telemetry:
         return bool(self._last.get("skipped_in_a_row"))
 
     def mean(self, name: str) -> float:
-        """The mean of a metric over the last `window` steps, those before a resume included.
+        """The mean of a metric over the last `window` steps, those before a resume included, where it was a number.
 
         Raises:
-          UsageError: no such metric.
+          UsageError: nowhere.
         """
         values = [line[name] for line in self._recent if line.get(name) is not None]
         if not values:
-            known = sorted({key for line in self._recent for key in line} - {"step", "data"})
-            raise UsageError(f"There is no metric '{name}' (config.checkpoint.best): use one of {', '.join(known)}.")
+            raise UsageError(f"The metric '{name}' (config.checkpoint.best) was a number nowhere: use another.")
         return float(np.mean(values))
 
     def pause(self) -> None:
@@ -162,6 +161,13 @@ class Telemetry:
             "model_tflops_per_second": round(rate / 1e12, 6),
             "percent_of_peak": None if self._peak is None else round(100 * rate / self._peak, 3),
         }
+
+
+def check_name(name: str, metrics: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises UsageError: `config.checkpoint.best` is none of the metrics of a step, or none that can be averaged."""
+    known = sorted(_flat({key: np.zeros(value.shape) for key, value in metrics.items() if key != "data"}))
+    if name not in known:
+        raise UsageError(f"There is no metric '{name}' (config.checkpoint.best): use one of {', '.join(known)}.")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
