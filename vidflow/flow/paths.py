@@ -86,7 +86,7 @@ def polynomial(power: float = 2.0) -> Path:
 
 def align(t: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Append axes to t, [B] or [B, T], until it broadcasts against x, [B, T, ...]."""
-    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+    return jnp.expand_dims(t, tuple(range(t.ndim, x.ndim)))
 
 
 def interpolate(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidflow.errors import UsageError
+from vidflow.flow.times import shift
 
 Times = Float[np.ndarray, "steps_plus_one"]
 Schedule = Callable[[int], Times]
@@ -17,7 +18,7 @@ Schedule = Callable[[int], Times]
 
 def uniform() -> Schedule:
     """Equal steps."""
-    return lambda steps: _grid(steps)
+    return _grid
 
 
 def linear_quadratic(reference: int = 250) -> Schedule:
@@ -46,8 +47,8 @@ def linear_quadratic(reference: int = 250) -> Schedule:
 
 
 def shifted(factor: float = 3.0) -> Schedule:
-    """Equal steps moved towards the noise, t / (factor - (factor - 1) t), as SD3's and HunyuanVideo's are."""
-    return lambda steps: (t := _grid(steps)) / (factor - (factor - 1.0) * t)
+    """Equal steps moved towards the noise (`times.shift`), as SD3's and HunyuanVideo's are."""
+    return lambda steps: shift(_grid(steps), factor)
 
 
 def cosine() -> Schedule:

@@ -4,14 +4,13 @@ A density is named in a config by its function: "uniform", "logit_normal:mean=-0
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 TimeDensity = Callable[[Float[Array, "..."]], Float[Array, "..."]]
-Draw = Literal["independent", "stratified"]
 
 
 def uniform() -> TimeDensity:
@@ -51,7 +50,7 @@ def shifted(factor: float = 3.0, mean: float = 0.0, std: float = 1.0) -> TimeDen
     return lambda u: shift(density(u), factor)
 
 
-def shift(t: Float[Array, "..."], factor: float) -> Float[Array, "..."]:
+def shift(t: Float[Array | np.ndarray, "..."], factor: float) -> Float[Array | np.ndarray, "..."]:
     """Times moved towards the noise, logit t - log factor; 0 and 1 stay."""
     return t / (factor - (factor - 1.0) * t)
 

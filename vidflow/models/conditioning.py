@@ -51,20 +51,6 @@ class TimeEmbedding(nn.Module):
         )(nn.silu(x))
 
 
-class LabelEmbedding(nn.Module):
-    """A vector for each class, and one more for none, [B] -> [B, 1, width] (Peebles and Xie 2023)."""
-
-    classes: int
-    width: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B 1 D"]:
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        table = self.param("table", init, (self.classes + 1, self.width))
-        return table[label][:, None].astype(self.dtype)
-
-
 def modulation(
     time: Float[Array, "B M D"],
     vectors: int,

@@ -14,7 +14,7 @@ from vidflow.linear import linear
 from vidflow.models import positions as places
 from vidflow.models import rematerialisation
 from vidflow.models.blocks import Block, Told, modulate, norm
-from vidflow.models.conditioning import Conditioning, LabelEmbedding, TimeEmbedding, modulation
+from vidflow.models.conditioning import Conditioning, TimeEmbedding, modulation
 from vidflow.models.design import MOVIE_GEN, Design
 from vidflow.models.positions import FactorisedPositions
 from vidflow.models.sizes import Size
@@ -102,7 +102,10 @@ class VideoTransformer(nn.Module):
         time = TimeEmbedding(self.size.width, dtype=self.dtype, name="time")(t)
         label = None
         if self.classes:
-            label = LabelEmbedding(self.classes, self.size.width, self.dtype, name="label")(conditioning.label)
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+            one_more = self.classes + 1  # for none (Peebles and Xie 2023)
+            embed = nn.Embed(one_more, self.size.width, dtype=self.dtype, embedding_init=init, name="label")
+            label = embed(conditioning.label)[:, None]
         if self.design.vectors:
             return nn.silu(time if label is None else time + label)
         return time if label is None else jnp.concatenate([time, label], axis=1)
