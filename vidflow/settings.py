@@ -98,7 +98,7 @@ def movie_gen_design() -> ConfigDict:
     design.bias = False  # of projections
     design.time = "adaln_zero"  # or "adaln", "in_context", "cross_attention": how the time enters
     design.shared = True  # one projection of the time for all layers, or one in each
-    design.text = "cross_attention"  # or "in_context"
+    design.text = "cross_attention"  # or "in_context"; or "none", which ignores the prompt
     design.positions = "every"  # layer, or the "first"; or "waves", or "rotary"
     design.qk_norm = False  # of queries and keys
     return design

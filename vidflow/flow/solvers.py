@@ -1,7 +1,7 @@
 """Solvers of dx/dt = v(x, t): from noise at the first time to a sample at the last.
 
 A solver is a function (velocity, x0, times) -> x, named in a config by the function that makes it: "euler",
-"dpm_solver:order=2". Those in `multistep.py`, `adaptive.py` and `stochastic.py` are made the same way.
+"euler_maruyama:churn=0.5". Those in `multistep.py`, `adaptive.py` and `stochastic.py` are made the same way.
 """
 
 from collections.abc import Callable

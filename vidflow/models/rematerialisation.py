@@ -3,7 +3,8 @@
 Tensors are known by the names that the code gives them with `checkpoint_name`:
 
   block_input                      what a layer begins with, [B, N, width]
-  self_attention, cross_attention  result and log-sum-exp of the attention kernel
+  self_attention, cross_attention  result and log-sum-exp of the attention kernel; XLA's has none while it is dense
+                                   (`kernels.xla.DENSE_LOGITS`), nor has cuDNN's: "attention" is "full" with them
   ..._inputs                       queries, keys and values, as the kernel sees them: once devices have exchanged them
   ..._output                       the result, once exchanged back
   query, key, value, out           results of the projections of an attention

@@ -75,9 +75,9 @@ class Compiled(NamedTuple):
 
 
 def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
-    """The step of that name: `train` of any task; `sample` of a text-to-video config, 50 solver steps and guidance
-    included; `encode` and `decode` of its autoencoder, one clip for each device; `text:ul2` of its text encoder ul2, a
-    batch as `vidflow encode` makes them.
+    """The step of that name: `train` of any task; `sample` of a text-to-video config, `config.sampling.steps` steps of
+    the solver and guidance included; `encode` and `decode` of its autoencoder, one clip for each device; `text:ul2` of
+    its text encoder ul2, a batch as `vidflow encode` makes them.
 
     Raises:
       UsageError: a step that the config's task does not have, or sizes that do not divide over the mesh.

@@ -1,4 +1,4 @@
-"""Checkpoints: the only module that knows Orbax.
+"""Checkpoints on storage: with `local_checkpoints.py`, the only modules that know Orbax.
 
 A checkpoint is one step's `state` and, beside it, a digest of every array of it. Saves are asynchronous and atomic:
 what a killed process leaves half-written keeps a temporary name, is never offered as a step, and is removed at start.
