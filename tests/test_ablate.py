@@ -10,7 +10,7 @@ from scipy import stats
 
 from vidflow import ablate
 from vidflow.errors import UsageError
-from vidflow.metrics import intervals, paired
+from vidflow.metrics import paired
 from vidflow.reporting import ablations
 from vidflow.tasks import ablating
 from vidflow.tasks.ablating import Ablation, Arm
@@ -49,7 +49,20 @@ def test_differences_are_paired():
     assert found.mean == pytest.approx(0.5) and found.low < 0.5 < found.high
     assert found.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
     assert found.p < 0.05 and stats.ttest_ind(ours, theirs).pvalue > 0.5  # seeds differ by more than arms
-    assert paired.difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "mean", "p"),
+    [
+        ([0.9], [1.0], -0.1, np.nan),
+        ([191 / 192, 190 / 192, 189 / 192], [192 / 192, 191 / 192, 190 / 192], -1 / 192, np.nan),
+        ([0.1 + 0.2, 0.5], [0.3, 0.5], 0.0, 1.0),  # nothing but rounding
+    ],
+)
+def test_pairs_that_show_no_spread_have_no_interval(ours, theirs, mean, p):
+    found = paired.difference(ours, theirs)
+    assert found.mean == pytest.approx(mean) and np.isnan([found.low, found.high]).all()
+    assert found.p == pytest.approx(p, nan_ok=True)
 
 
 def test_net_wins_count_prompts_alike():
@@ -101,8 +114,26 @@ def test_contrasts_are_means_over_pairs_of_arms_seed_by_seed():
     assert line.startswith("| b for a, d for c | +0.4 [")
 
 
-def test_equal_values_have_an_interval_of_no_width():
-    assert intervals.mean([1.0, 1.0, 1.0]) == (1.0, 1.0, 1.0, 3)
+def test_one_seed_and_equal_seeds_have_no_interval():
+    rows = [row("first", 0, 1e-3, 2.0), row("later", 0, 1e-3, 1.9)]
+    means, _, differences, _ = ablations.as_markdown(rows, Ablation((), "steps", (1e-3,), ("loss",))).split("\n\n")
+    assert "| 2 [–] |" in means and "| later | -0.1 [–], p = – |" in differences
+    rows += [row(arm, 1, 1e-3, loss, right=[[1.0]]) for arm, loss in (("first", 2.0), ("later", 1.9))]
+    rows = [row | {"right": [[1.0]]} for row in rows]
+    differences = ablations.as_markdown(rows, Ablation((), "steps", (1e-3,), ("loss",))).split("\n\n")[2]
+    assert "| later | -0.1 [–], p = – | +0.0% [–] |" in differences
+
+
+def test_shares_stay_between_0_and_1_and_equal_ones_are_not_certain():
+    shares = {"first": (1.0, 1.0, 1.0), "later": (1.0, 1.0, 0.9896)}
+    rows = [row(arm, seed, 1e-3, 2.0 + seed) for arm in shares for seed in range(3)]
+    rows = [each | {"bounce/shape": shares[each["arm"]][each["seed"]], "right": 64 * [[1.0]]} for each in rows]
+    ablation = Ablation((), "steps", (1e-3,), ("loss", "bounce/shape"))
+    means, said = ablations.as_markdown(rows, ablation).split("\n\n")[:2]
+    assert "3 [0.5159, 5.484] | 1 [0.9434, 1] |" in means and "Wilson's for the prompts of one" in said
+    assert f"[{0.9965333 - 4.302653 * 0.0034667:.4g}, 1] |" in means
+    without = [{key: value for key, value in each.items() if key != "right"} for each in rows]
+    assert "| 1 [–] |" in ablations.as_markdown(without, ablation)
 
 
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):

@@ -31,8 +31,21 @@ def proportion(values: Sequence[float] | np.ndarray, independent: int | None = N
 
 
 def mean(values: Sequence[float] | np.ndarray) -> Interval:
-    """Mean of at least two real values, with Student's interval; of no width where all are equal."""
+    """Mean of real values, with Student's interval. Its ends are not numbers where all values are equal, or there is
+    but one: nothing is known of their spread."""
     if np.ptp(values) == 0:
-        return Interval(float(values[0]), float(values[0]), float(values[0]), len(values))
+        return Interval(float(values[0]), np.nan, np.nan, len(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     return Interval(float(np.mean(values)), float(low), float(high), len(values))
+
+
+def share(values: Sequence[float] | np.ndarray, independent: int) -> Interval:
+    """Mean of shares, one a seed, with the part of Student's interval that lies in [0, 1].
+
+    Seeds that all have the same share say nothing of their spread. Then the interval is Wilson's for the `independent`
+    draws behind each of them, if these are known (not 0): as wide as that of one seed.
+    """
+    found = mean(values)
+    if not np.isnan(found.low):
+        return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return proportion(values, independent) if independent and len(values) > 1 else found

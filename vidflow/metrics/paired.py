@@ -8,10 +8,12 @@ from scipy import stats
 
 from vidflow.metrics import intervals
 
+DIGITS = 12  # of the larger value, to which a difference is one of the values and not of how they were rounded
+
 
 class Difference(NamedTuple):
     """A mean difference, the ends of its 95% interval, and the probability of one as large if there is none (Student's
-    paired test)."""
+    paired test). What cannot be known is not a number."""
 
     mean: float
     low: float
@@ -20,12 +22,18 @@ class Difference(NamedTuple):
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """Of values of the same seeds, in the same order; at least two."""
-    each = np.asarray(ours, float) - np.asarray(theirs, float)
-    mean, low, high, _ = intervals.mean(each)
-    # Student's statistic is not defined where all are equal.
-    p = float(stats.ttest_1samp(each, 0).pvalue) if np.ptp(each) else float(mean == 0)
-    return Difference(mean, low, high, p)
+    """Of values of the same seeds, in the same order.
+
+    One pair has no interval, and neither have differences that are all equal: scores that are counted in steps say
+    nothing of what lies between. Where every one of several is zero, p is 1: every other result would be as large.
+    """
+    one, other = np.asarray(ours, float), np.asarray(theirs, float)
+    unit = max(np.abs(one).max(), np.abs(other).max()) or 1.0
+    each = np.round((one - other) / unit, DIGITS) * unit
+    mean, low, high, count = intervals.mean(each)
+    if np.isnan(low):
+        return Difference(mean, low, high, 1.0 if count > 1 and mean == 0 else np.nan)
+    return Difference(mean, low, high, float(stats.ttest_1samp(each, 0).pvalue))
 
 
 def net_win_rate(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:

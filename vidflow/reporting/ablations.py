@@ -7,17 +7,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidflow.metrics import intervals, paired
+from vidflow.reporting.scores import FRACTIONS
 from vidflow.tasks.ablating import Ablation
 from vidflow.tasks.results import RATE, commits_of
 
 Row = dict[str, Any]
+UNKNOWN = "–"
 MEANS = (
     "Arms have equal {matched}. Means over seeds with Student's 95% interval. The rate is the best of {rates} with the "
     "first seed; * is an end of them. Loss is that of {loss_of}. Commit: {commits}. Device: {devices}."
 )
+SHARES = (
+    "Intervals of shares (bounce/...) end at 0 and 1; where all seeds have the same share, they are Wilson's for the "
+    "prompts of one."
+)
 DIFFERENCES = (
     "Differences from the first arm with the same seed, and the probability of one as large if there is none "
-    "(Student's paired test, not corrected for how many there are): what to judge by."
+    "(Student's paired test, not corrected for how many there are): what to judge by. A dash is where all seeds differ "
+    "by the same, which tells nothing of their spread."
 )
 WINS = (
     "Net wins: of samples of the same prompt, or of prompts about the same clip, how many show more of the named "
@@ -44,12 +51,12 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
         _differences(name, [(kept[one], kept[other]) for one, other in pairs], ablation)
         for name, pairs in ablation.contrasts.items()
     ]
-    wins = "right" in first[0]
+    shares, wins = any(measure.startswith(FRACTIONS) for measure in ablation.measures), "right" in first[0]
     columns = [*ablation.measures, *(["net wins"] if wins else [])]
     lines = [
         *_table(["arm", "changed", "seeds", "rate", "parameters", "FLOPs", *ablation.measures], means),
         "",
-        " ".join([MEANS.format(**said), *_together(kept)]),
+        " ".join([MEANS.format(**said), *([SHARES] if shares else []), *_together(kept)]),
         "",
         *_table(["arm", *columns], differences),
         "",
@@ -102,9 +109,16 @@ def _means(arm: str, some: list[Row], ablation: Ablation) -> list[str]:
     end = "*" if len(ablation.rates) > 1 and rate in (min(ablation.rates), max(ablation.rates)) else ""
     cells = [arm, changed, str(len(some)), f"{rate:g}{end}", f"{row['parameters']:,}", f"{row['flops']:.3g}"]
     for measure in ablation.measures:
-        mean, low, high, _ = intervals.mean([each[measure] for each in some])
-        cells.append(f"{mean:.4g} [{low:.4g}, {high:.4g}]")
+        values = [each[measure] for each in some]
+        prompts = len(row.get("right", ()))
+        found = intervals.share(values, prompts) if measure.startswith(FRACTIONS) else intervals.mean(values)
+        cells.append(_estimate(found.mean, found.low, found.high, ".4g"))
     return cells
+
+
+def _estimate(mean: float, low: float, high: float, form: str) -> str:
+    ends = UNKNOWN if np.isnan(low) else f"{low:{form}}, {high:{form}}"
+    return f"{mean:{form}} [{ends}]"
 
 
 def _differences(name: str, arms: Sequence[tuple[list[Row], list[Row]]], ablation: Ablation) -> list[str]:
@@ -115,7 +129,8 @@ def _differences(name: str, arms: Sequence[tuple[list[Row], list[Row]]], ablatio
     for measure in ablation.measures:
         one, other = ([np.mean([pair[side][measure] for pair in some]) for some in pairs] for side in (0, 1))
         found = paired.difference(one, other)
-        cells.append(f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}], p = {found.p:.2g}")
+        p = UNKNOWN if np.isnan(found.p) else f"{found.p:.2g}"
+        cells.append(f"{_estimate(found.mean, found.low, found.high, '+.3g')}, p = {p}")
     if "right" in arms[0][0][0]:
         cells.append(_net_wins(pairs))
     return cells
@@ -124,7 +139,7 @@ def _differences(name: str, arms: Sequence[tuple[list[Row], list[Row]]], ablatio
 def _net_wins(pairs: Sequence[Sequence[tuple[Row, Row]]]) -> str:
     """A dash for arms with samples of other clips, which have no common ones to compare."""
     if any(list(map(len, a["right"])) != list(map(len, b["right"])) for some in pairs for a, b in some):
-        return "–"
+        return UNKNOWN
     wins = [np.mean([paired.net_win_rate(a["right"], b["right"]) for a, b in some]) for some in pairs]
-    mean, low, high, _ = intervals.mean(wins)
-    return f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]"
+    found = intervals.mean(np.round(wins, paired.DIGITS))
+    return _estimate(found.mean, found.low, found.high, "+.1%")
