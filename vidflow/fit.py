@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     largest = float(seen.flops.max())
 
     print(laws.as_text(found, args.method))
-    for line in said:
+    for line in [*said, *found.said]:
         print(f"note: {line}")
     if (bound := fitting.floor(found)) is not None:
         print(laws.floor_text(*bound))

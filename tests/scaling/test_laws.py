@@ -22,12 +22,13 @@ def grid(noise=0.0, seed=0):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_isoflop_finds_the_exponents_of_a_paper(paper):
     coefficient, exponent, loss = PAPERS[paper]
-    fitted, curves = method.fit(isoflop(PAPERS[paper], seed=0, noise=2e-4), resamples=50)
+    fitted, curves, said = method.fit(isoflop(PAPERS[paper], seed=0, noise=2e-4), resamples=50)
     assert fitted["parameters"].law.exponent == pytest.approx(exponent, abs=0.01)
     assert fitted["tokens"].law.exponent == pytest.approx(1 - exponent, abs=0.01)
     slope = np.log(loss(1e19) / loss(1e17)) / np.log(100)
     assert fitted["loss"].law.exponent == pytest.approx(slope, abs=1e-3)
-    assert len(curves) == 6 and fitted["parameters"].law(1e18) == pytest.approx(coefficient * 1e18**exponent, rel=0.1)
+    assert len(curves) == 6 and not said
+    assert fitted["parameters"].law(1e18) == pytest.approx(coefficient * 1e18**exponent, rel=0.1)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -38,6 +39,20 @@ def test_intervals_hold_the_truth_as_often_as_they_say(paper):
         low, high = method.fit(isoflop(PAPERS[paper], seed), resamples=200, seed=seed)[0]["parameters"].exponent
         held += low <= exponent <= high
     assert 0.90 <= held / tries <= 0.99
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_noise_that_hides_some_minima_is_told_and_leaves_no_interval_undefined(seed):
+    fitted, _, said = method.fit(isoflop(LIANG, seed, noise=6e-3), seed=seed)
+    assert len(said) == 1 and "of resampled data sets the minimum of a budget leaves its sizes" in said[0]
+    for law in fitted.values():
+        value, low, high = law.predict(1e20)
+        assert 0 < low < value < high < np.inf
+
+
+def test_noise_that_hides_the_minima_is_refused():
+    with pytest.raises(UsageError, match=r"In \d\d% of data sets with noise .* leaves its sizes, so nothing is known"):
+        method.fit(isoflop(LIANG, seed=3, noise=1e-2))
 
 
 def test_metrics_are_read_at_the_best_size():

@@ -123,7 +123,7 @@ def _losses(found: Found, points: Points) -> Figure:
     for curve in found.parabolas:
         u = np.log(np.geomspace(curve.points.parameters.min(), curve.points.parameters.max(), 50))
         axes.plot(np.exp(u), np.polyval(curve.curve, u), color="grey", lw=0.8)
-        axes.plot(curve.parameters, curve.loss, "x", color="black")
+        axes.plot(curve.best["parameters"], curve.best["loss"], "x", color="black")
     return figure
 
 

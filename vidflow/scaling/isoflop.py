@@ -14,6 +14,7 @@ from vidflow.scaling.laws import Fitted, Values
 
 SAME_BUDGET = 1.1  # FLOPs within this factor of a budget's smallest belong to it: models come in steps
 SIZES = 4  # a budget needs one more than a parabola has constants, or its noise is unknown
+LOST = 0.2  # of resampled data sets that show no minimum: if more do not, noise hides the law
 
 
 class Points(NamedTuple):
@@ -31,21 +32,13 @@ class Points(NamedTuple):
 
 
 class Parabola(NamedTuple):
-    """loss = curve[0] u^2 + curve[1] u + curve[2] with u = log parameters, of the points of one budget."""
+    """loss = curve[0] u^2 + curve[1] u + curve[2] with u = log parameters, of the points of one budget, and what its
+    minimum has: `parameters`, `tokens`, `loss` and each of the points' `others`."""
 
     flops: float
     points: Points
     curve: np.ndarray
-
-    @property
-    def parameters(self) -> float:
-        """At the minimum."""
-        return float(np.exp(-self.curve[1] / (2 * self.curve[0])))
-
-    @property
-    def loss(self) -> float:
-        """At the minimum."""
-        return float(np.polyval(self.curve, np.log(self.parameters)))
+    best: dict[str, float]
 
     def along(self, values: Values, parameters: Any) -> Any:
         """What models of other sizes have of `values`, positive, one a point: by a parabola of the logarithms."""
@@ -78,46 +71,62 @@ def parabola(points: Points) -> Parabola:
         )
     if not np.all(np.isfinite(points.loss)):
         raise UsageError(f"The budget of {flops:.3g} FLOPs has a loss that is not a number: leave that run out.")
-    curve = np.polyfit(np.log(points.parameters), points.loss, 2)
-    found = Parabola(flops, points, curve)
-    falling = np.polyfit(np.log(points.parameters), points.loss, 1)[0] < 0
-    if curve[0] <= 0 or not sizes[0] <= found.parameters <= sizes[-1]:
+    best, between = _minimum(points, points.loss[:, None], points.others)
+    if not between[0]:
+        falling = np.polyfit(np.log(points.parameters), points.loss, 1)[0] < 0
         where, end = ("larger", sizes[-1]) if falling else ("smaller", sizes[0])
         raise UsageError(
             f"At the budget of {flops:.3g} FLOPs no minimum lies between models of {sizes[0]:.3g} and {sizes[-1]:.3g} "
             f"parameters: train {where} models than {end:.3g} at this budget, or leave it out."
         )
-    return found
+    curve = np.polyfit(np.log(points.parameters), points.loss, 2)
+    return Parabola(flops, points, curve, {name: float(values[0]) for name, values in best.items()})
 
 
-def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, Fitted], list[Parabola]]:
-    """Laws of the best `parameters`, their `tokens`, `loss` and each of `others` over the budget of FLOPs.
+def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str, Fitted], list[Parabola], list[str]]:
+    """Laws of the best `parameters`, their `tokens`, `loss` and each of `others` over the budget of FLOPs; the
+    parabolas; and what a reader should know of the intervals.
 
     Intervals are of a residual bootstrap: each point keeps its model and gets another point's deviation from its
-    parabola, widened by the degrees of freedom that the parabolas took.
+    parabola, widened by the degrees of freedom that the parabolas took. A data set whose minimum leaves the sizes that
+    were trained has it at their end.
 
     Raises:
-      UsageError: as `parabola`; or fewer than two budgets.
+      UsageError: as `parabola`; fewer than two budgets; or noise in which too many minima are lost.
     """
     curves = [parabola(part) for part in budgets(points)]
     if len(curves) < 2:
         raise UsageError("One budget shows no law: give the results of at least two.")
-    rng = np.random.default_rng(seed)
+    drawn, between = _resampled(curves, resamples, seed)
+    said = _told(1 - between.mean(), "the minimum of a budget leaves its sizes")
     flops = np.array([curve.flops for curve in curves])
-    names = ("parameters", "tokens", "loss", *points.others)
-    best = [_minimum(curve.points, curve.points.loss[:, None], curve.points.others) for curve in curves]
-    drawn = _resampled(curves, resamples, rng)
     fitted = {}
-    for name in names:
-        y = np.array([found[name][0] for found in best])
+    for name in curves[0].best:
         many = np.stack([found[name] for found in drawn])  # [budgets, resamples]
-        kept = np.all(np.isfinite(many) & (many > 0), axis=0)
-        fitted[name] = Fitted.of(flops, y, many[:, kept])
-    return fitted, curves
+        positive = np.all(many > 0, axis=0)
+        said += _told(1 - positive.mean(), f"{name} is not positive")
+        fitted[name] = Fitted.of(flops, np.array([curve.best[name] for curve in curves]), many[:, positive])
+    return fitted, curves, said
 
 
-def _resampled(curves: list[Parabola], resamples: int, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
-    """For each budget, what its minimum is in each resampled data set."""
+def _told(part: float, what: str) -> list[str]:
+    """Of the part of resampled data sets that tell too little, if there are any.
+
+    Raises:
+      UsageError: there are too many.
+    """
+    if part > LOST:
+        raise UsageError(
+            f"In {part:.0%} of data sets with noise like that of the runs {what}, so nothing is known of the laws: "
+            "train more seeds, or sizes that lie further apart."
+        )
+    return [f"in {part:.1%} of resampled data sets {what}: intervals may be too narrow"] if part else []
+
+
+def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """For each budget, what its minimum is in each resampled data set; and which of these have all minima between their
+    sizes."""
+    rng = np.random.default_rng(seed)
     names = ("loss", *curves[0].points.others)
     fits, noise = [], {name: [] for name in names}
     for curve in curves:
@@ -128,30 +137,39 @@ def _resampled(curves: list[Parabola], resamples: int, rng: np.random.Generator)
         for name in names:
             noise[name].append(wider * (values[name] - smooth[name]) / smooth[name].mean())
         fits.append(smooth)
-    result = []
+    result, between = [], np.ones(resamples, bool)
     for curve, smooth in zip(curves, fits, strict=True):
         shape = (len(curve.points.loss), resamples)
         again = {
             name: smooth[name][:, None] + smooth[name].mean() * rng.choice(np.concatenate(noise[name]), shape)
             for name in names
         }
-        result.append(_minimum(curve.points, again.pop("loss"), again))
-    return result
+        found, inside = _minimum(curve.points, again.pop("loss"), again)
+        result.append(found)
+        between &= inside
+    return result, between
 
 
-def _minimum(points: Points, loss: np.ndarray, others: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What each column of `loss` [models, columns] has its minimum at; not a number where it has none."""
+def _minimum(
+    points: Points, loss: np.ndarray, others: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What each column of `loss` [models, columns] has its minimum at, and whether that lies between the sizes. If not,
+    it is put at the end of them where the parabola is lower."""
     u = np.log(points.parameters)
     centre = u.mean()
+    low, high = u.min() - centre, u.max() - centre
     square, slope, level = np.polyfit(u - centre, loss, 2)
     at = np.where(square > 0, -slope / (2 * np.where(square > 0, square, 1.0)), np.nan)
+    between = (low <= at) & (at <= high)
+    end = np.where((square * low + slope) * low <= (square * high + slope) * high, low, high)
+    at = np.where(between, at, end)
     tokens = np.polyfit(u - centre, np.log(points.tokens), 2)
     found = {
         "parameters": np.exp(centre + at),
         "tokens": np.exp(np.polyval(tokens, at)),
-        "loss": level + slope * at / 2,
+        "loss": (square * at + slope) * at + level,
     }
     for name, values in others.items():
         a, b, c = np.polyfit(u - centre, values.reshape(len(u), -1), 2)
         found[name] = (a * at + b) * at + c
-    return found
+    return found, between

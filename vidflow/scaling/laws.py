@@ -26,10 +26,13 @@ class PowerLaw(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A law, the constants of the same law of each resampled data set, and what it was fitted to."""
+    """A law, the constants of the same law of each resampled data set, and what it was fitted to.
+
+    `intercepts` are logarithms of coefficients, which lie so many decades away that they overflow by themselves.
+    """
 
     law: PowerLaw
-    coefficients: Values
+    intercepts: Values
     exponents: Values
     floors: Values
     x: Values
@@ -39,21 +42,25 @@ class Fitted(NamedTuple):
     def of(cls, x: Values, y: Values, resampled: Float[np.ndarray, "n resamples"]) -> "Fitted":
         """The law of `y`, and that of each column of `resampled`."""
         exponents, intercepts = np.polyfit(np.log(x), np.log(resampled), 1)
-        return cls(fit(x, y), np.exp(intercepts), exponents, np.zeros_like(exponents), x, y)
+        return cls(fit(x, y), intercepts, exponents, np.zeros_like(exponents), x, y)
 
     @property
     def coefficient(self) -> tuple[float, float]:
         """The ends of its 95% interval."""
-        return percentiles(self.coefficients)
+        return percentiles(np.exp(self.intercepts))
 
     @property
     def exponent(self) -> tuple[float, float]:
         """The ends of its 95% interval."""
         return percentiles(self.exponents)
 
+    def again(self, x: float) -> Values:
+        """The value at `x` by the law of each resampled data set."""
+        return np.exp(self.intercepts + self.exponents * np.log(x)) + self.floors
+
     def predict(self, x: float) -> tuple[float, float, float]:
         """The value at `x` and the ends of its 95% interval."""
-        return (float(self.law(x)), *percentiles(self.coefficients * x**self.exponents + self.floors))
+        return (float(self.law(x)), *percentiles(self.again(x)))
 
 
 def fit(x: Values, y: Values) -> PowerLaw:

@@ -96,10 +96,11 @@ def best(law: Loss, again: list[Loss], points: Points) -> dict[str, Fitted]:
     flops_per = float(np.exp(per.mean()))
     flops = np.array([points.flops.min(), points.flops.max()])
     drawn = [other.best(flops_per) for other in again]
-    return {
-        name: Fitted(line, *np.array([other[name] for other in drawn]).T, flops, line(flops))
-        for name, line in law.best(flops_per).items()
-    }
+    fitted = {}
+    for name, line in law.best(flops_per).items():
+        coefficients, exponents, floors = np.array([other[name] for other in drawn]).T
+        fitted[name] = Fitted(line, np.log(coefficients), exponents, floors, flops, line(flops))
+    return fitted
 
 
 def best_on(laws: Sequence[Loss], curve: Parabola) -> dict[str, np.ndarray]:

@@ -12,16 +12,18 @@ from vidflow.scaling.laws import Fitted
 from vidflow.tasks.results import BATCH, RATE, Row
 
 METHODS = ("isoflop", "parametric", "envelope")
+QUANTITIES = ("parameters", "tokens", "loss")
 
 
 class Found(NamedTuple):
-    """What a fit gives: the laws by name, the parabolas (of isoflop), the formula of the loss (of parametric) and those
-    of resampled data."""
+    """What a fit gives: the laws by name, the parabolas (of isoflop), what a reader should know of the intervals, the
+    formula of the loss (of parametric) and those of resampled data."""
 
     laws: dict[str, Fitted]
-    parabolas: list[Parabola]
-    formula: parametric.Loss | None
-    resampled: list[parametric.Loss]
+    parabolas: Sequence[Parabola] = ()
+    said: Sequence[str] = ()
+    formula: parametric.Loss | None = None
+    resampled: Sequence[parametric.Loss] = ()
 
 
 class Held(NamedTuple):
@@ -39,12 +41,12 @@ def fit(points: Points, method: str) -> Found:
     """Raises UsageError: as the method does, or an unknown one."""
     match method:
         case "isoflop":
-            return Found(*isoflop.fit(points), None, [])
+            return Found(*isoflop.fit(points))
         case "parametric":
             formula, again = parametric.fit_with_intervals(points)
-            return Found(parametric.best(formula, again, points), [], formula, again)
+            return Found(parametric.best(formula, again, points), formula=formula, resampled=again)
         case "envelope":
-            return Found(envelope.fit(points), [], None, [])
+            return Found(envelope.fit(points))
     raise UsageError(f"--method={method} is not a method of fitting: use one of {', '.join(METHODS)}.")
 
 
@@ -63,14 +65,13 @@ def of_the_largest(points: Points) -> np.ndarray:
 def tried(found: Found, held: Points) -> list[Held]:
     """Laws against the best model of the budget that they did not see, by a parabola through it."""
     curve = isoflop.parabola(held)
-    flops, tokens = (float(curve.along(values, curve.parameters)) for values in (held.flops, held.tokens))
-    truth = {"parameters": curve.parameters, "tokens": tokens, "loss": curve.loss}
+    flops = float(curve.along(held.flops, curve.best["parameters"]))
     if found.formula is None:
-        said = {name: found.laws[name].predict(flops) for name in truth}
+        said = {name: found.laws[name].predict(flops) for name in QUANTITIES}
     else:
         best = parametric.best_on([found.formula, *found.resampled], curve)
-        said = {name: (float(best[name][0]), *laws.percentiles(best[name][1:])) for name in truth}
-    return [Held(name, flops, *said[name], value) for name, value in truth.items()]
+        said = {name: (float(best[name][0]), *laws.percentiles(best[name][1:])) for name in QUANTITIES}
+    return [Held(name, flops, *said[name], curve.best[name]) for name in QUANTITIES]
 
 
 def floor(found: Found) -> tuple[float, float] | None:
