@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from vidflow.errors import UsageError
 from vidflow.scaling.laws import Fitted, Values
 
 SAME_BUDGET = 1.1  # FLOPs within this factor of a budget's smallest belong to it: models come in steps
 SIZES = 4  # a budget needs one more than a parabola has constants, or its noise is unknown
+BEYOND = 0.5  # of the span of a budget's sizes, by which a resampled minimum may leave them: further nothing is known
 LOST = 0.2  # of resampled data sets that show no minimum: if more do not, noise hides the law
 
 
@@ -88,8 +90,8 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str,
     parabolas; and what a reader should know of the intervals.
 
     Intervals are of a residual bootstrap: each point keeps its model and gets another point's deviation from its
-    parabola, widened by the degrees of freedom that the parabolas took. A data set whose minimum leaves the sizes that
-    were trained has it at their end.
+    parabola, widened for the degrees of freedom that the parabolas took and for how few are left. A minimum far beyond
+    the sizes that were trained, or nowhere, is put where that begins.
 
     Raises:
       UsageError: as `parabola`; fewer than two budgets; or noise in which too many minima are lost.
@@ -98,7 +100,7 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str,
     if len(curves) < 2:
         raise UsageError("One budget shows no law: give the results of at least two.")
     drawn, between = _resampled(curves, resamples, seed)
-    said = _told(1 - between.mean(), "the minimum of a budget leaves its sizes")
+    said = _told(1 - between.mean(), "a budget has its minimum far beyond its sizes or nowhere")
     flops = np.array([curve.flops for curve in curves])
     fitted = {}
     for name in curves[0].best:
@@ -107,6 +109,12 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str,
         said += _told(1 - positive.mean(), f"{name} is not positive")
         fitted[name] = Fitted.of(flops, np.array([curve.best[name] for curve in curves]), many[:, positive])
     return fitted, curves, said
+
+
+def shifts(curves: list[Parabola], resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """By which factors noise like that of all these budgets moves what the last one has its minimum at."""
+    drawn, _ = _resampled(curves, resamples, seed)
+    return {name: values / curves[-1].best[name] for name, values in drawn[-1].items()}
 
 
 def _told(part: float, what: str) -> list[str]:
@@ -124,7 +132,7 @@ def _told(part: float, what: str) -> list[str]:
 
 
 def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """For each budget, what its minimum is in each resampled data set; and which of these have all minima between their
+    """For each budget, what its minimum is in each resampled data set; and which of these have all minima near their
     sizes."""
     rng = np.random.default_rng(seed)
     names = ("loss", *curves[0].points.others)
@@ -133,31 +141,38 @@ def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[
         u = np.log(curve.points.parameters)
         values = {"loss": curve.points.loss, **curve.points.others}
         smooth = {name: np.polyval(np.polyfit(u, values[name], 2), u) for name in names}
-        wider = np.sqrt(len(u) / (len(u) - 3))
         for name in names:
-            noise[name].append(wider * (values[name] - smooth[name]) / smooth[name].mean())
+            noise[name].append((values[name] - smooth[name]) / smooth[name].mean())
         fits.append(smooth)
+    wider = _wider(sum(len(curve.points.loss) for curve in curves), len(curves))
     result, between = [], np.ones(resamples, bool)
     for curve, smooth in zip(curves, fits, strict=True):
         shape = (len(curve.points.loss), resamples)
         again = {
-            name: smooth[name][:, None] + smooth[name].mean() * rng.choice(np.concatenate(noise[name]), shape)
+            name: smooth[name][:, None] + wider * smooth[name].mean() * rng.choice(np.concatenate(noise[name]), shape)
             for name in names
         }
-        found, inside = _minimum(curve.points, again.pop("loss"), again)
+        found, inside = _minimum(curve.points, again.pop("loss"), again, BEYOND)
         result.append(found)
         between &= inside
     return result, between
 
 
+def _wider(points: int, budgets: int) -> float:
+    """By how much deviations from parabolas are less than noise: parabolas bend towards their points, and few points
+    do not tell how much the rest deviate (Student's quantile against the normal one)."""
+    free = points - 3 * budgets
+    return float(np.sqrt(points / free) * stats.t.ppf(0.975, free) / stats.norm.ppf(0.975))
+
+
 def _minimum(
-    points: Points, loss: np.ndarray, others: Mapping[str, np.ndarray]
+    points: Points, loss: np.ndarray, others: Mapping[str, np.ndarray], beyond: float = 0.0
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What each column of `loss` [models, columns] has its minimum at, and whether that lies between the sizes. If not,
-    it is put at the end of them where the parabola is lower."""
+    """What each column of `loss` [models, columns] has its minimum at, and whether that lies between the sizes, or
+    `beyond` them by that part of their span. If not, it is put at the end where the parabola is lower."""
     u = np.log(points.parameters)
     centre = u.mean()
-    low, high = u.min() - centre, u.max() - centre
+    low, high = u.min() - centre - beyond * np.ptp(u), u.max() - centre + beyond * np.ptp(u)
     square, slope, level = np.polyfit(u - centre, loss, 2)
     at = np.where(square > 0, -slope / (2 * np.where(square > 0, square, 1.0)), np.nan)
     between = (low <= at) & (at <= high)

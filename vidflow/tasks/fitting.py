@@ -27,7 +27,8 @@ class Found(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A quantity at a budget that was held out: what the law of the others says, its interval, and what was found."""
+    """A quantity at a budget that was held out: what the law of the others says, the 95% interval for it (of parabolas,
+    for what they should find there, whose noise comes on top of the law's), and what was found."""
 
     name: str
     flops: float
@@ -66,11 +67,16 @@ def tried(found: Found, held: Points) -> list[Held]:
     """Laws against the best model of the budget that they did not see, by a parabola through it."""
     curve = isoflop.parabola(held)
     flops = float(curve.along(held.flops, curve.best["parameters"]))
-    if found.formula is None:
-        said = {name: found.laws[name].predict(flops) for name in QUANTITIES}
-    else:
+    if found.formula is not None:
         best = parametric.best_on([found.formula, *found.resampled], curve)
         said = {name: (float(best[name][0]), *laws.percentiles(best[name][1:])) for name in QUANTITIES}
+    elif found.parabolas:
+        noise, said = isoflop.shifts([*found.parabolas, curve]), {}
+        for name in QUANTITIES:
+            again = found.laws[name].again(flops)
+            said[name] = float(found.laws[name].law(flops)), *laws.percentiles(again * noise[name][: len(again)])
+    else:
+        said = {name: found.laws[name].predict(flops) for name in QUANTITIES}
     return [Held(name, flops, *said[name], curve.best[name]) for name in QUANTITIES]
 
 
