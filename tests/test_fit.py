@@ -150,6 +150,19 @@ def test_rates_and_batches_that_were_tried_give_their_rules(tmp_path, capsys):
     assert float(line.split()[1]) == pytest.approx(64 * (n / 1e7) ** 0.2 * (d / 1e10) ** 0.8, rel=0.05)
 
 
+def test_rates_that_were_tried_at_one_size_give_no_rules_and_do_not_stop_the_laws(tmp_path, capsys):
+    def some_tried():
+        for index, row in enumerate(rows()):
+            values = (0.5, 1.0, 2.0) if index % 7 == 3 else (1.0,)
+            for rate, batch in ((rate, batch) for rate in values for batch in values):
+                loss = row["loss"] * (1 + 0.01 * np.log(rate) ** 2 + 0.01 * np.log(batch) ** 2)
+                yield row | {"config": {"optimizer.learning_rate": rate, "batch_size": batch}, "loss": loss}
+
+    assert "rules" not in call(tmp_path, some_tried())
+    said = capsys.readouterr().out
+    assert "note: no rules of learning rate and batch size: A minimum over learning rates needs at least three" in said
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "message"),
     [

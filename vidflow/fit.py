@@ -39,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks import fitting, results
 
     rows, said = results.sound(results.read(Path(args.results)))
-    rules = fitting.rules(rows)
+    try:
+        rules = fitting.rules(rows)
+    except UsageError as error:  # laws take the best of the rates, whatever was tried
+        rules, said = None, [*said, f"no rules of learning rate and batch size: {error}"]
     tuned = results.tuned(rows)
     points = results.points(results.under(tuned, args.convention) if args.convention else tuned, args.metric)
     seen, held = points, None

@@ -159,9 +159,13 @@ def test_the_best_pair_of_rate_and_batch_follows_its_rule():
     assert (batch.of_tokens, batch.of_parameters) == pytest.approx((0.808, 0.1906), abs=1e-6)
     assert (rate.of_tokens, rate.of_parameters) == pytest.approx((-0.0453, -0.1619), abs=1e-6)
     assert fitted["rate"].predict(0.1, 4.0) == pytest.approx(3 * [rate(0.1, 4.0)])
-    assert rates.best_rate(np.geomspace(1e-4, 1e-2, 5), np.square(np.log(np.geomspace(1e-4, 1e-2, 5) / 2e-3))) == (
-        pytest.approx(2e-3)
-    )
+
+
+def test_lengths_that_differ_by_part_of_a_step_are_one():
+    runs = tuned(noise=0.0)
+    uneven = runs._replace(tokens=runs.tokens * (1 + 1e-3 * np.random.default_rng(0).uniform(-1, 1, len(runs.tokens))))
+    for name, fitted in rates.fit(uneven, resamples=2).items():
+        np.testing.assert_allclose(fitted.rule, rates.fit(runs, resamples=2)[name].rule, rtol=1e-3)
 
 
 def test_intervals_of_the_rules_hold_the_truth_as_often_as_they_say():
@@ -172,6 +176,11 @@ def test_intervals_of_the_rules_hold_the_truth_as_often_as_they_say():
             low, high = fitted[name].interval(constant)
             held.append(low <= truth <= high)
     assert 0.88 <= np.mean(held) <= 0.99
+
+
+def test_noise_that_hides_the_best_pair_is_refused():
+    with pytest.raises(UsageError, match="of data sets with noise like that of the runs no learning rate and"):
+        rates.fit(tuned(noise=2e-2, seed=3), resamples=50)
 
 
 def falling(points):
@@ -194,9 +203,9 @@ def test_what_shows_no_minimum_is_refused(spoil, message):
 
 
 def test_a_minimum_beyond_the_rates_is_refused():
-    rate = np.geomspace(1e-4, 1e-2, 5)
-    with pytest.raises(UsageError, match="beyond those tried: try larger ones than 0.01"):
-        rates.best_rate(rate, np.square(np.log(rate / 3e-2)))
+    runs = tuned(noise=0.0)
+    with pytest.raises(UsageError, match="best of the learning rates lies beyond those tried: try larger ones than"):
+        rates.fit(runs._replace(loss=runs.loss - 0.05 * np.log(runs.rate)))
 
 
 def test_sizes_that_grow_with_their_tokens_are_refused():

@@ -13,7 +13,7 @@ from scipy import stats
 from vidflow.errors import UsageError
 from vidflow.scaling.laws import Fitted, Values
 
-SAME_BUDGET = 1.1  # FLOPs within this factor of a budget's smallest belong to it: models come in steps
+SAME = 1.1  # FLOPs within this factor of a budget's smallest belong to it: models and runs come in steps
 SIZES = 4  # a budget needs one more than a parabola has constants, or its noise is unknown
 BEYOND = 0.5  # of the span of a budget's sizes, by which a resampled minimum may leave them: further nothing is known
 LOST = 0.2  # of resampled data sets that show no minimum: if more do not, noise hides the law
@@ -50,10 +50,15 @@ class Parabola(NamedTuple):
 
 def budgets(points: Points) -> list[Points]:
     """The points of each budget, from the smallest."""
-    result, order = [], np.argsort(points.flops)
+    return [points.only(some) for some in alike(points.flops)]
+
+
+def alike(values: Values) -> list[np.ndarray]:
+    """Places of the values that are one but for whole steps, from the smallest."""
+    result, order = [], np.argsort(values)
     while len(order):
-        same = points.flops[order] <= SAME_BUDGET * points.flops[order[0]]
-        result.append(points.only(order[same]))
+        same = values[order] <= SAME * values[order[0]]
+        result.append(order[same])
         order = order[~same]
     return result
 

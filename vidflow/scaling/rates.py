@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from vidflow.errors import UsageError
+from vidflow.scaling.isoflop import LOST, alike
 from vidflow.scaling.laws import Values, percentiles
 
 NAMES = ("rate", "batch")
+TRIED = ("learning rates", "batch sizes")
 
 
 class Trained(NamedTuple):
@@ -52,40 +54,21 @@ class Fitted(NamedTuple):
         return percentiles(np.array([getattr(rule, constant) for rule in self.again]))
 
 
-def best_rate(rate: Values, loss: Values) -> float:
-    """The minimum of a parabola over the logarithm of the learning rate.
-
-    Raises:
-      UsageError: fewer than three rates, or a minimum beyond them.
-    """
-    return float(np.exp(_Surface.of(np.log(rate)[:, None], loss, ("learning rates",)).checked()[0]))
-
-
-def best_pair(rate: Values, batch: Values, loss: Values) -> tuple[float, float]:
-    """The minimum of a quadratic surface over the logarithms: learning rate, batch size.
-
-    Raises:
-      UsageError: fewer than three values of either, fewer than six pairs, or a minimum beyond them.
-    """
-    rate_, batch_ = np.exp(_surface(Trained(np.zeros_like(rate), np.zeros_like(rate), rate, batch, loss)).checked())
-    return float(rate_), float(batch_)
-
-
 def fit(runs: Trained, resamples: int = 200, seed: int = 0) -> dict[str, Fitted]:
     """The rules of `rate` and `batch`.
 
     Intervals are of a residual bootstrap: each run gets another run's deviation from its surface, widened by the
-    freedom that the surfaces took; data sets in which a surface has no minimum are left out.
+    freedom that the surfaces took; data sets in which a surface has no minimum are left out, up to a fifth of all.
 
     Raises:
-      UsageError: as `best_pair`, or too few models and lengths to tell their parts apart.
+      UsageError: fewer than three learning rates or batch sizes of a model and length, fewer than six pairs, a minimum
+        beyond them, noise that hides it, or too few models and lengths to tell their parts apart.
     """
-    pairs = sorted(set(zip(runs.parameters.tolist(), runs.tokens.tolist(), strict=True)))
-    chosen = [(runs.parameters == parameters) & (runs.tokens == tokens) for parameters, tokens in pairs]
-    surfaces = [_surface(Trained(*(column[some] for column in runs))) for some in chosen]
+    groups = _groups(runs)
+    surfaces = [_Surface.of(some) for some in groups]
     best = np.array([surface.checked() for surface in surfaces])
-    design = np.stack([np.ones(len(pairs)), *np.log(np.array(pairs)).T[::-1]], axis=1)  # 1, tokens, parameters
-    if len(pairs) < 3 or np.linalg.matrix_rank(design) < 3:
+    design = np.array([(1.0, np.log(some.tokens).mean(), np.log(some.parameters[0])) for some in groups])
+    if len(groups) < 3 or np.linalg.matrix_rank(design) < 3:
         raise UsageError("Models and lengths grow together here: train two sizes or more, one of them for two lengths.")
     rng = np.random.default_rng(seed)
     deviations = np.concatenate([surface.deviations() for surface in surfaces])
@@ -93,6 +76,11 @@ def fit(runs: Trained, resamples: int = 200, seed: int = 0) -> dict[str, Fitted]
     for _ in range(resamples):
         drawn = [surface.redrawn(rng.choice(deviations, len(surface.loss))).lowest() for surface in surfaces]
         again += [np.stack(drawn)] if all(at is not None for at in drawn) else []
+    if len(again) < (1 - LOST) * resamples:
+        raise UsageError(
+            f"In {1 - len(again) / resamples:.0%} of data sets with noise like that of the runs no learning rate and "
+            "batch size are best: train more seeds, or values that lie further apart."
+        )
     rules = [_rules(design, found) for found in (best, *again)]
     return {name: Fitted(rules[0][place], [each[place] for each in rules[1:]]) for place, name in enumerate(NAMES)}
 
@@ -103,31 +91,38 @@ def _rules(design: np.ndarray, best: np.ndarray) -> list[Rule]:
     return [Rule(float(np.exp(column[0])), *map(float, column[1:])) for column in constants.T]
 
 
-def _surface(runs: Trained) -> "_Surface":
-    x = np.log(np.stack([runs.rate, runs.batch], axis=1))
-    return _Surface.of(x, runs.loss, ("learning rates", "batch sizes"))
+def _groups(runs: Trained) -> list[Trained]:
+    """The runs of each model and length. Batches of other sizes share a budget's tokens but for a rest of a step."""
+    result = []
+    for model in np.unique(runs.parameters):
+        own = Trained(*(column[runs.parameters == model] for column in runs))
+        result += [Trained(*(column[some] for column in own)) for some in alike(own.tokens)]
+    return result
 
 
 class _Surface(NamedTuple):
-    """loss = design @ constants, a quadratic of least squares over the columns of x."""
+    """loss = design @ constants, a quadratic of least squares over the logarithms of learning rate and batch size."""
 
     x: np.ndarray
     loss: np.ndarray
-    names: tuple[str, ...]
     design: np.ndarray
     constants: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, loss: np.ndarray, names: tuple[str, ...]) -> "_Surface":
-        """Raises UsageError: too few values of a column, or pairs."""
-        for column, name in zip(x.T, names, strict=True):
+    def of(cls, runs: Trained) -> "_Surface":
+        """Raises UsageError: too few values of either, or pairs."""
+        x = np.log(np.stack([runs.rate, runs.batch], axis=1))
+        for column, name in zip(x.T, TRIED, strict=True):
             if len(set(column.tolist())) < 3:
-                raise UsageError(f"A minimum over {name} needs at least three of them.")
-        u, upper = x - x.mean(axis=0), np.triu_indices(x.shape[1])
-        design = np.concatenate([np.ones((len(u), 1)), u, u[:, upper[0]] * u[:, upper[1]]], axis=1)
+                raise UsageError(
+                    f"A minimum over {name} needs at least three of them, and the model of {runs.parameters[0]:.3g} "
+                    f"parameters and {runs.tokens.mean():.3g} tokens has {len(set(column.tolist()))}: train more."
+                )
+        (u, v), ones = (x - x.mean(axis=0)).T, np.ones(len(x))
+        design = np.stack([ones, u, v, u * u, u * v, v * v], axis=1)
         if np.linalg.matrix_rank(design) < design.shape[1]:
-            raise UsageError(f"Too few pairs of {' and '.join(names)} for a surface of {design.shape[1]} constants.")
-        return cls(x, loss, names, design, np.linalg.lstsq(design, loss, rcond=None)[0])
+            raise UsageError(f"Too few pairs of {' and '.join(TRIED)} for a surface of {design.shape[1]} constants.")
+        return cls(x, runs.loss, design, np.linalg.lstsq(design, runs.loss, rcond=None)[0])
 
     def redrawn(self, deviations: np.ndarray) -> "_Surface":
         """The surface of other data: its own values and these deviations from them."""
@@ -141,13 +136,11 @@ class _Surface(NamedTuple):
 
     def lowest(self) -> np.ndarray | None:
         """Where the minimum is, in logarithms; None if there is none."""
-        n = self.x.shape[1]
-        square = np.zeros((n, n))
-        square[np.triu_indices(n)] = self.constants[1 + n :]
-        hessian = square + square.T
+        _, *slope, uu, uv, vv = self.constants
+        hessian = np.array([[2 * uu, uv], [uv, 2 * vv]])
         if not np.all(np.linalg.eigvalsh(hessian) > 0):
             return None
-        return np.linalg.solve(hessian, -self.constants[1 : 1 + n]) + self.x.mean(axis=0)
+        return self.x.mean(axis=0) - np.linalg.solve(hessian, slope)
 
     def checked(self) -> np.ndarray:
         """Where the minimum is.
@@ -156,7 +149,7 @@ class _Surface(NamedTuple):
           UsageError: beyond the values that were tried, or nowhere.
         """
         at = self.lowest()
-        for column, name, best in zip(self.x.T, self.names, [np.nan] * 2 if at is None else at, strict=False):
+        for column, name, best in zip(self.x.T, TRIED, [np.nan] * 2 if at is None else at, strict=True):
             if not column.min() <= best <= column.max():
                 larger = np.polyfit(column, self.loss, 1)[0] < 0
                 way, end = ("larger", column.max()) if larger else ("smaller", column.min())

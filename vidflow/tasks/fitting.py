@@ -90,7 +90,11 @@ def floor(found: Found) -> tuple[float, float] | None:
 
 
 def rules(rows: Sequence[Row]) -> dict[str, rates.Fitted] | None:
-    """Of the learning rate and batch size, if the rows vary both enough; None if they hold one fixed."""
+    """Of the learning rate and batch size; None if the rows hold one of them all but fixed.
+
+    Raises:
+      UsageError: they vary, and do not show the rules.
+    """
     pairs = [(row.get("config", {}).get(RATE), row.get("config", {}).get(BATCH)) for row in rows]
     if any(None in pair for pair in pairs) or min(len(set(column)) for column in zip(*pairs, strict=True)) < 3:
         return None
