@@ -34,7 +34,7 @@ def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys)
     for name, exponent in (("parameters", 0.5681), ("tokens", 0.4319), ("loss", -0.0273), ("bounce/shape", 0.02)):
         assert found[name]["exponent"] == pytest.approx(exponent, abs=0.02)
         assert found[name]["low"] <= found[name]["exponent"] <= found[name]["high"] and found[name]["coefficient"] > 0
-    assert found["runs"] == 42 and found["largest"] == pytest.approx(10**18.6, rel=0.01)
+    assert found["runs"] == 35 and found["largest"] == pytest.approx(10**18.6, rel=0.01)
     held = {row["name"]: row for row in found["held_out"]}
     assert held["parameters"]["found"] == pytest.approx(0.0009 * 1e19**0.5681, rel=0.1)
     assert held["loss"]["predicted"] == pytest.approx(held["loss"]["found"], rel=2e-3)
@@ -190,3 +190,11 @@ def test_a_line_that_is_no_row_is_named(tmp_path):
         fit.main([f"--results={tmp_path / 'results.jsonl'}", f"--out={tmp_path}"])
     with pytest.raises(UsageError, match="is not there"):
         fit.main([f"--results={tmp_path / 'none'}", f"--out={tmp_path}"])
+
+
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_named(tmp_path):
+    with pytest.raises(UsageError, match="is a folder: name the results.jsonl in it"):
+        fit.main([f"--results={tmp_path}", f"--out={tmp_path}"])
+    for taken in (tmp_path / "results.jsonl", tmp_path / "results.jsonl" / "laws"):
+        with pytest.raises(UsageError, match=f"--out={taken} cannot be a folder"):
+            fit.main([write(tmp_path, rows()), f"--out={taken}"])

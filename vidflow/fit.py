@@ -38,7 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.reporting import laws
     from vidflow.tasks import fitting, results
 
+    out = Path(args.out)
+    if Path(args.results).is_dir():
+        raise UsageError(f"--results={args.results} is a folder: name the results.jsonl in it.")
     rows, said = results.sound(results.read(Path(args.results)))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be a folder ({error.strerror}): choose another one.") from None
     try:
         rules = fitting.rules(rows)
     except UsageError as error:  # laws take the best of the rates, whatever was tried
@@ -57,9 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"note: {line}")
     if (bound := fitting.floor(found)) is not None:
         print(laws.floor_text(*bound))
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    more = {"runs": len(tuned), "largest": largest, "convention": args.convention or rows[0].get("convention")}
+    more = {"runs": len(seen.loss), "largest": largest, "convention": args.convention or rows[0].get("convention")}
     more["commits"] = sorted({str(row.get("commit")) for row in rows})
     if held is not None:
         trials = fitting.tried(found, held)
