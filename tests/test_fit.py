@@ -33,13 +33,18 @@ def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys)
     found = call(tmp_path, rows(), "--holdout=largest", "--metric=bounce/shape", "--predict=1e21")
     for name, exponent in (("parameters", 0.5681), ("tokens", 0.4319), ("loss", -0.0273), ("bounce/shape", 0.02)):
         assert found[name]["exponent"] == pytest.approx(exponent, abs=0.02)
-        assert found[name]["low"] <= found[name]["exponent"] <= found[name]["high"] and found[name]["coefficient"] > 0
+        assert found[name]["low"] <= found[name]["exponent"] <= found[name]["high"]
+        assert 0 < found[name]["coefficient_low"] <= found[name]["coefficient"] <= found[name]["coefficient_high"]
     assert found["runs"] == 35 and found["largest"] == pytest.approx(10**18.6, rel=0.01)
     held = {row["name"]: row for row in found["held_out"]}
     assert held["parameters"]["found"] == pytest.approx(0.0009 * 1e19**0.5681, rel=0.1)
     assert held["loss"]["predicted"] == pytest.approx(held["loss"]["found"], rel=2e-3)
     said = capsys.readouterr().out
-    assert "Liang et al. 2024: parameters 0.5681, tokens 0.4319" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("  parameters") and "exponent in" in line]
+    low, high = found["parameters"]["coefficient_low"], found["parameters"]["coefficient_high"]
+    assert line.endswith(f"coefficient in [{low:.4g}, {high:.4g}]")
+    assert "Liang et al. 2024: parameters 0.0009 C^0.5681, tokens 186.853 C^0.4319" in said
+    assert "Liang et al. 2024, cross-attention: parameters C^0.54, tokens C^0.46" in said
     assert "held out: the budget of 1e+19" in said and "at 1e+21 FLOPs" in said
     assert "vidflow plan --config=experiments/moviegen/video.py:1b,768px" in said
     assert "251 times the largest budget that was fitted and a guess" in said
@@ -48,7 +53,7 @@ def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("method", ["parametric", "envelope"])
-def test_the_other_methods_write_their_laws_too(tmp_path, method):
+def test_the_other_methods_write_their_laws_too(tmp_path, method, capsys):
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e8, 1e11, 12)))
     loss = 0.5 + 160 * n**-0.32 + 160 * d**-0.29
     columns = zip(n, d, 6 * n * d, loss, strict=True)
@@ -59,6 +64,12 @@ def test_the_other_methods_write_their_laws_too(tmp_path, method):
     )
     assert found["parameters"]["exponent"] == pytest.approx(0.29 / 0.61, abs=0.1)
     assert ("formula" in found) == (method == "parametric")
+    if method == "parametric":
+        law, formula, said = found["loss"], found["formula"], capsys.readouterr().out
+        assert law["floor_low"] <= law["floor"] <= law["floor_high"]
+        for name, truth in (("floor", 0.5), ("a", 160), ("alpha", 0.32), ("b", 160), ("beta", 0.29)):
+            assert formula[f"{name}_low"] <= formula[f"{name}_high"] and formula[name] == pytest.approx(truth, rel=1e-3)
+            assert f"{name} in [{formula[f'{name}_low']:.4g}, " in said
 
 
 def test_an_encoder_of_text_that_is_trained_along_is_no_part_of_the_size(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from vidflow.models.sizes import SIZES
 from vidflow.scaling import rates
 from vidflow.scaling.isoflop import Points
-from vidflow.scaling.laws import Fitted
+from vidflow.scaling.laws import Fitted, percentiles
 from vidflow.scaling.parameters import transformer
-from vidflow.tasks.fitting import Found, Held
+from vidflow.tasks.fitting import QUANTITIES, Found, Held
 
 PUBLISHED = Path(__file__).parents[1] / "assets" / "laws" / "published.json"
 MOVIE_GEN_SIZES = ("1b", "5b", "9b", "17b", "30b")  # the argument of experiments/moviegen/video.py
@@ -28,16 +28,33 @@ def as_text(found: Found, method: str) -> str:
         law, (low, high) = fitted.law, fitted.exponent
         plus = f" + {law.floor:.4g}" if law.floor else ""
         line = f"{law.coefficient:.4g} C^{law.exponent:.4f}{plus}"
-        lines.append(f"  {name:<12} {line:<32} exponent in [{low:.4f}, {high:.4f}]")
+        ends = f"exponent in [{low:.4f}, {high:.4f}], coefficient in {_range(fitted.coefficient)}"
+        lines.append(f"  {name:<12} {line:<32} {ends}" + (f", floor in {_range(fitted.floor)}" if plus else ""))
     if found.formula is not None:
         f = found.formula
         lines.append(f"  loss(N, D) = {f.floor:.4g} + {f.a:.4g} / N^{f.alpha:.4f} + {f.b:.4g} / D^{f.beta:.4f}")
-    lines.append("published exponents (other data, models and counts of FLOPs):")
+        lines.append("  with " + ", ".join(f"{name} in {_range(ends)}" for name, ends in _of_formula(found).items()))
+    lines.append("published laws (other data, models and counts of FLOPs):")
     for paper in json.loads(PUBLISHED.read_text()):
-        of = [name for name in ("parameters", "tokens", "loss") if name in paper]
-        said = ", ".join(f"{name} {paper[name]['exponent']:g}" for name in of)
+        said = ", ".join(_published(name, paper[name]) for name in QUANTITIES if name in paper)
         lines.append(f"  {paper['name']}: {said} ({paper['source']}; {paper['provenance']})")
     return "\n".join(lines)
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"[{ends[0]:.4g}, {ends[1]:.4g}]"
+
+
+def _of_formula(found: Found) -> dict[str, tuple[float, float]]:
+    """The ends of the interval of each of its constants."""
+    columns = zip(*found.resampled, strict=True)
+    return {name: percentiles(np.array(column)) for name, column in zip(found.formula._fields, columns, strict=True)}
+
+
+def _published(name: str, law: Mapping[str, float]) -> str:
+    """Some papers are known to us by their exponents alone."""
+    coefficient = f"{law['coefficient']:g} " if "coefficient" in law else ""
+    return f"{name} {coefficient}C^{law['exponent']:g}"
 
 
 def floor_text(floor: float, chance: float) -> str:
@@ -91,14 +108,22 @@ def nearest_size(parameters: float) -> tuple[str, int]:
 
 
 def as_json(found: Found, method: str, **more: Any) -> dict[str, Any]:
-    """laws.json: each law with `coefficient`, `exponent`, `floor`, and `low` and `high` of the exponent."""
+    """laws.json: each law with `coefficient`, `exponent`, `floor`, `low` and `high` of the exponent, and those of the
+    other constants, `coefficient_low` and so on; the formula with its constants and theirs."""
     result: dict[str, Any] = {"method": method, **more}
     for name, fitted in found.laws.items():
         low, high = fitted.exponent
-        result[name] = fitted.law._asdict() | {"low": low, "high": high}
+        ends = _ends("coefficient", fitted.coefficient) | (_ends("floor", fitted.floor) if fitted.law.floor else {})
+        result[name] = fitted.law._asdict() | {"low": low, "high": high} | ends
     if found.formula is not None:
         result["formula"] = found.formula._asdict()
+        for name, ends in _of_formula(found).items():
+            result["formula"] |= _ends(name, ends)
     return result
+
+
+def _ends(name: str, ends: tuple[float, float]) -> dict[str, float]:
+    return {f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def rules_as_json(rules: dict[str, rates.Fitted]) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Fitted(NamedTuple):
         return percentiles(np.exp(self.intercepts))
 
     @property
+    def floor(self) -> tuple[float, float]:
+        """The ends of its 95% interval; of no width where a law has none."""
+        return percentiles(self.floors)
+
+    @property
     def exponent(self) -> tuple[float, float]:
         """The ends of its 95% interval."""
         return percentiles(self.exponents)
