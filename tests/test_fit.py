@@ -8,7 +8,9 @@ import pytest
 from tests.scaling.synthetic import LIANG, isoflop
 from vidflow import fit
 from vidflow.errors import UsageError
-from vidflow.tasks import results
+from vidflow.reporting import laws
+from vidflow.scaling.isoflop import Points
+from vidflow.tasks import fitting, results
 
 
 def rows(**changes):
@@ -64,6 +66,7 @@ def test_the_other_methods_write_their_laws_too(tmp_path, method, capsys):
     )
     assert found["parameters"]["exponent"] == pytest.approx(0.29 / 0.61, abs=0.1)
     assert ("formula" in found) == (method == "parametric")
+    assert (tmp_path / "laws" / "residuals.png").exists() == (method == "parametric")
     if method == "parametric":
         law, formula, said = found["loss"], found["formula"], capsys.readouterr().out
         assert law["floor_low"] <= law["floor"] <= law["floor_high"]
@@ -209,3 +212,12 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_named(tmp_path):
     for taken in (tmp_path / "results.jsonl", tmp_path / "results.jsonl" / "laws"):
         with pytest.raises(UsageError, match=f"--out={taken} cannot be a folder"):
             fit.main([write(tmp_path, rows()), f"--out={taken}"])
+
+
+def test_an_envelope_is_drawn_over_its_curves():
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e8, 1e11, 12)))
+    points = Points(n, d, 6 * n * d, 0.5 + 160 * n**-0.32 + 160 * d**-0.29)
+    found = fitting.fit(points, "envelope")
+    drawn = laws.figures(found, points)["losses"].axes[0].lines
+    assert len(drawn) == 6 + 1 and drawn[-1].get_label() == "envelope"
+    np.testing.assert_array_equal(drawn[0].get_ydata(), points.loss[n == n.min()])

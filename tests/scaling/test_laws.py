@@ -126,12 +126,27 @@ def test_one_bad_run_does_not_pull_the_formula():
 
 
 def test_the_envelope_of_curves_finds_the_best_sizes():
-    sizes = np.geomspace(1e7, 1e9, 13)
-    n, d = (x.ravel() for x in np.meshgrid(sizes, np.geomspace(1e8, 1e11, 60)))
-    fitted = envelope.fit(Points(n, d, 6 * n * d, CHINCHILLA(n, d)), resamples=20)
+    fitted = envelope.fit(curves(), resamples=20)
     assert fitted["parameters"].law.exponent == pytest.approx(0.29 / 0.61, abs=0.03)
     loss = fitted["loss"]
     np.testing.assert_allclose(loss.y, CHINCHILLA.best(6.0)["loss"](loss.x), rtol=5e-3)
+
+
+def curves(seeds=(1.0,), lengths=60):
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 13), np.geomspace(1e8, 1e11, lengths)))
+    runs = [(n, d, 6 * n * d, CHINCHILLA(n, d) * factor) for factor in seeds]
+    return Points(*np.concatenate(runs, axis=1))
+
+
+def test_the_better_of_two_seeds_is_not_the_envelope():
+    one, two = (envelope.fit(curves(seeds), resamples=20)["loss"] for seeds in ((1.0,), (0.95, 1.05)))
+    np.testing.assert_allclose(two.y, one.y, rtol=1e-9)
+
+
+def test_between_points_of_a_curve_tokens_grow_as_its_flops():
+    fitted = envelope.fit(curves(lengths=7), resamples=20)
+    flops = 6 * fitted["parameters"].y * fitted["tokens"].y
+    np.testing.assert_allclose(flops, fitted["tokens"].x, rtol=1e-9)
 
 
 def test_an_envelope_without_an_interval_is_refused():

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from vidflow.models.sizes import SIZES
-from vidflow.scaling import rates
+from vidflow.scaling import envelope, rates
 from vidflow.scaling.isoflop import Points
 from vidflow.scaling.laws import Fitted, percentiles
 from vidflow.scaling.parameters import transformer
@@ -135,8 +137,26 @@ def rules_as_json(rules: dict[str, rates.Fitted]) -> dict[str, Any]:
 
 
 def figures(found: Found, points: Points) -> dict[str, Figure]:
-    """By name: losses over sizes, the laws over budgets, what the laws leave."""
+    """By name: losses over sizes, the laws over budgets, what the fit leaves of each loss. An envelope is fitted to no
+    single loss: of it there are curves over budgets, and nothing left."""
+    if found.formula is None and not found.parabolas:
+        return {"losses": _curves(found, points), "laws": _laws(found.laws)}
     return {"losses": _losses(found, points), "laws": _laws(found.laws), "residuals": _residuals(found, points)}
+
+
+def _curves(found: Found, points: Points) -> Figure:
+    """Loss over FLOPs, a colour a size, and where the envelope of the curves was taken."""
+    figure = Figure((6, 4), layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="loss")
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    colours = ScalarMappable(LogNorm(points.parameters.min(), points.parameters.max()), "viridis")
+    for curve in envelope.of_sizes(points):
+        axes.plot(curve.flops, curve.loss, color=colours.to_rgba(curve.parameters[0]), lw=1)
+    axes.plot(found.laws["loss"].x, found.laws["loss"].y, "k.", ms=3, label="envelope")
+    axes.legend()
+    figure.colorbar(colours, ax=axes, label="parameters")
+    return figure
 
 
 def _losses(found: Found, points: Points) -> Figure:

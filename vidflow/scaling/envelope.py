@@ -17,22 +17,23 @@ SIZES = 5  # of four, a law needs every one, and curves drawn with replacement g
 def fit(points: Points, resamples: int = 1000, seed: int = 0) -> dict[str, Fitted]:
     """Laws of the best `parameters`, their `tokens` and `loss` over the budget.
 
-    A curve is the points of one size; between them the loss is a line over log FLOPs. Budgets at which the smallest or
+    Between its points a curve is a line of logarithms. Budgets at which the smallest or
     the largest model that has a curve there is best do not count: another might be better. Intervals are of curves
     drawn with replacement.
 
     Raises:
       UsageError: fewer than five sizes, or fewer than two that are ever best.
     """
-    sizes = np.unique(points.parameters)
-    if len(sizes) < SIZES:
+    curves = of_sizes(points)
+    if len(curves) < SIZES:
         raise UsageError(
             f"The envelope needs curves of at least {SIZES} sizes, or its laws have no interval, and these are "
-            f"{len(sizes)}: train more sizes."
+            f"{len(curves)}: train more sizes."
         )
-    curves = [points.only(points.parameters == size) for size in sizes]
+    sizes = np.array([curve.parameters[0] for curve in curves])
     budgets = np.geomspace(points.flops.min(), points.flops.max(), GRID)
-    losses, tokens = (np.stack([_on(budgets, curve, name) for curve in curves]) for name in ("loss", "tokens"))
+    losses = np.stack([_on(budgets, curve.flops, curve.loss) for curve in curves])
+    tokens = np.stack([_on(budgets, curve.flops, curve.tokens) for curve in curves])
     found = _laws(budgets, sizes, losses, tokens)
     if found is None:
         raise UsageError(
@@ -52,11 +53,21 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> dict[str, Fitte
     return result
 
 
-def _on(budgets: np.ndarray, curve: Points, name: str) -> np.ndarray:
+def of_sizes(points: Points) -> list[Points]:
+    """The curve of each size, from the smallest size and budget. Several runs of a size, of other seeds, are one curve,
+    their mean: the better of two seeds was lucky, and an envelope of such would foretell too much."""
+    result = []
+    for size in np.unique(points.parameters):
+        own = points.only(points.parameters == size)
+        flops, place, runs = np.unique(own.flops, return_inverse=True, return_counts=True)
+        tokens, loss = (np.bincount(place, values) / runs for values in (own.tokens, own.loss))
+        result.append(Points(np.full(len(flops), size), tokens, flops, loss))
+    return result
+
+
+def _on(budgets: np.ndarray, flops: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A curve at the budgets, infinite where it was not trained."""
-    order = np.argsort(curve.flops)
-    x, y = np.log(curve.flops[order]), getattr(curve, name)[order]
-    return np.interp(np.log(budgets), x, y, left=np.inf, right=np.inf)
+    return np.exp(np.interp(np.log(budgets), np.log(flops), np.log(values), left=np.inf, right=np.inf))
 
 
 def _laws(
