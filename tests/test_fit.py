@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from tests.scaling.synthetic import LIANG, isoflop
+from vidflow import config as configs
 from vidflow import fit
 from vidflow.errors import UsageError
 from vidflow.reporting import laws
 from vidflow.scaling.isoflop import Points
-from vidflow.tasks import fitting, results
+from vidflow.tasks import fitting, planning, results
+from vidflow.tasks.nearest import nearest
 
 
 def rows(**changes):
@@ -48,7 +50,8 @@ def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys)
     assert "Liang et al. 2024: parameters 0.0009 C^0.5681, tokens 186.853 C^0.4319" in said
     assert "Liang et al. 2024, cross-attention: parameters C^0.54, tokens C^0.46" in said
     assert "held out: the budget of 1e+19" in said and "at 1e+21 FLOPs" in said
-    assert "vidflow plan --config=experiments/moviegen/video.py:1b,768px" in said
+    assert "the nearest model is dit-xl, of " in said and "no model of the table is near" not in said
+    assert "vidflow plan --config=experiments/moviegen/video.py:768px --config.model.size=dit-xl" in said
     assert "251 times the largest budget that was fitted and a guess" in said
     for name in ("losses", "laws", "residuals"):
         assert (tmp_path / "laws" / f"{name}.png").stat().st_size > 5000
@@ -221,3 +224,20 @@ def test_an_envelope_is_drawn_over_its_curves():
     drawn = laws.figures(found, points)["losses"].axes[0].lines
     assert len(drawn) == 6 + 1 and drawn[-1].get_label() == "envelope"
     np.testing.assert_array_equal(drawn[0].get_ydata(), points.loss[n == n.min()])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"), [(6e4, "ladder-32"), (1e6, "ladder-96"), (5.4e6, "ladder-192"), (9.3e8, "1b")]
+)
+def test_the_nearest_model_has_the_parameters_that_its_plan_has(parameters, size):
+    found = nearest(parameters)
+    assert found.size == size and found.transformer == pytest.approx(parameters, rel=0.1)
+    spec, model, *_ = found.plan.split()
+    config = configs.load(spec.removeprefix("--config="))
+    configs.override(config, [tuple(model.removeprefix("--config.").split("="))])
+    assert planning.job(config, "train", planning.make_mesh()).parameters == found.parameters
+
+
+def test_a_size_that_the_table_lacks_is_told(tmp_path, capsys):
+    call(tmp_path, rows(), "--predict=1e10")
+    assert "no model of the table is near: ladder-32 has" in capsys.readouterr().out

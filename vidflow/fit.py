@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from vidflow import files
+    from vidflow.startup import start
+
+    start()
     from vidflow.reporting import laws
     from vidflow.tasks import fitting, results
 

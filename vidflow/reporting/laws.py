@@ -1,7 +1,6 @@
 """Laws of scaling as text and as figures."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from vidflow.models.sizes import SIZES
 from vidflow.scaling import envelope, rates
 from vidflow.scaling.isoflop import Points
 from vidflow.scaling.laws import Fitted, percentiles
-from vidflow.scaling.parameters import transformer
 from vidflow.tasks.fitting import QUANTITIES, Found, Held
+from vidflow.tasks.nearest import nearest
 
 PUBLISHED = Path(__file__).parents[1] / "assets" / "laws" / "published.json"
-MOVIE_GEN_SIZES = ("1b", "5b", "9b", "17b", "30b")  # the argument of experiments/moviegen/video.py
 FAR = 10.0  # a law used so many times beyond its largest budget is a guess
+NEAR = 2.0  # a model of the table within this factor of the best size stands for it
 
 
 def as_text(found: Found, method: str) -> str:
@@ -90,23 +88,19 @@ def prediction(found: Found, rules: dict[str, rates.Fitted] | None, flops: float
     for name, rule in (rules or {}).items():
         value, low, high = rule.predict(best["parameters"], best["tokens"])
         lines.append(f"  {name:<12} {value:.4g} [{low:.4g}, {high:.4g}]")
-    size, parameters = nearest_size(best["parameters"])
-    lines.append(f"  the nearest model is {size}, of {parameters:,} parameters; what a step of it needs:")
-    lines.append(f"    vidflow plan --config=experiments/moviegen/video.py:{size},768px --topology=v5p:4x4x4 --search")
+    near = nearest(best["parameters"])
+    lines.append(
+        f"  the nearest model is {near.size}, of {near.transformer:,} parameters in its transformer and "
+        f"{near.parameters:,} in all; what a step of it needs:"
+    )
+    lines.append(f"    vidflow plan {near.plan}")
+    ratio = near.transformer / best["parameters"]
+    if not 1 / NEAR <= ratio <= NEAR:
+        lines.append(f"  no model of the table is near: {near.size} has {ratio:.3g} times the best's parameters")
     if flops > largest:
         guess = " and a guess" if flops > FAR * largest else ""
         lines.append(f"  this is {flops / largest:.3g} times the largest budget that was fitted{guess}")
     return lines
-
-
-def nearest_size(parameters: float) -> tuple[str, int]:
-    """The row of the table of Movie Gen's models that is nearest, by ratio, and its parameters."""
-    counts = {
-        name: transformer(SIZES[name], positions=(32, 96, 96), text_width=SIZES[name].width, features=64)
-        for name in MOVIE_GEN_SIZES
-    }
-    name = min(counts, key=lambda name: abs(math.log(counts[name] / parameters)))
-    return name, counts[name]
 
 
 def as_json(found: Found, method: str, **more: Any) -> dict[str, Any]:
