@@ -55,6 +55,7 @@ def test_points_have_names_folders_and_the_config_that_results(tmp_path):
     [
         ("add({'seed': 1}); add({'seed': 1})", [], "one point twice: seed=1 and seed=1"),
         ("add({'sed': 1})", [], "'sed' is unknown; did you mean 'seed'"),
+        ("add({'batch_size': 0})", [], "config.batch_size is 0 and must be 1 or more"),
         ("pass", [], "adds no point"),
         (TWO, ["--only=seed=7"], "is in no point's name; the first is: seed=0,steps=2"),
         (TWO, ["--backend=slurm"], "is not one of local, tpu, print"),

@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vidflow import config as configs
+from vidflow import limits
 from vidflow.errors import UsageError
 from vidflow.models.sizes import size
 from vidflow.scaling import conventions
@@ -85,6 +86,7 @@ def point(file: str, values: Mapping[str, Any], overrides: tuple[tuple[str, str]
     spec = f"{file}:{arg}" if arg else file
     said = tuple((key, _text(value)) for key, value in values.items())
     config = configs.override(configs.load(spec), [*overrides, *said])
+    limits.check(config)
     name = ",".join([*filter(None, [arg]), *(f"{key}={value}" for key, value in said)]) or "as it is"
     return Point(spec, overrides, said, config, name, configs.digest(config)[:12])
 
