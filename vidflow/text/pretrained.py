@@ -107,7 +107,6 @@ def load_encoder(
     *,
     dtype: Any = jnp.float32,
     tokens: int = 0,
-    tokenizer: Any = None,
     rows: int = ROWS,
     place: Place | None = None,
 ) -> TextEncoder:
@@ -117,7 +116,6 @@ def load_encoder(
       path: the folder.
       dtype: of weights and computation, float32 or bfloat16.
       tokens: the most that a text has; 0: as many as it was trained with. More than its positions stretch CLIP's table.
-      tokenizer: the folder of the tokenizer, if it is neither `path` nor, as diffusers has it, `tokenizer` beside it.
       rows: of a batch; a number that the devices divide, where the batch is spread over them.
       place: where the parameters lie; everything on the first device if None.
 
@@ -142,7 +140,7 @@ def load_encoder(
         if tokens > trained:
             module = module.clone(size=module.size._replace(tokens=tokens))
             changes = {"position": partial(longer, tokens=tokens)}
-    words = tokenizers.load(tokenizer or tokenizer_folder(path))
+    words = tokenizers.load(tokenizer_folder(path))
     if words.size > module.size.vocabulary:
         raise UsageError(
             f"The tokenizer of {path} knows {words.size} words and the encoder {module.size.vocabulary}: take the one "
@@ -156,13 +154,13 @@ def load_encoder(
     return TextEncoder(module, params, words, tokens or trained, (rows if place else 1, rows))
 
 
-def digest(path: Any, *, dtype: Any, tokens: int, tokenizer: Any = None) -> str:
+def digest(path: Any, *, dtype: Any, tokens: int) -> str:
     """Of all that changes an embedding: the files of weights and tokenizer, and how `load_encoder` is told to use them.
 
     Raises:
       UsageError: no such folder, or one without weights.
     """
-    folder = tokenizer or tokenizer_folder(path)
+    folder = tokenizer_folder(path)
     parts = [f"{path}/config.json", *Tensors(path).shards]
     parts += [file for name in tokenizers.FILES if files.is_file(file := f"{folder}/{name}")]
     sums = {file.rpartition("/")[2]: files.sha256(file) for file in parts}

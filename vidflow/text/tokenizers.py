@@ -137,7 +137,7 @@ def load(folder: Any) -> Tokenizer:
         return Words(tokenizer, tokenizer.token_to_id(padding) or 0)
     raise UsageError(
         f"{folder} holds no tokenizer (spiece.model, vocab.json and merges.txt, or tokenizer.json): copy it there from "
-        "where the weights came from, or name its folder."
+        "where the weights came from."
     )
 
 
