@@ -113,7 +113,7 @@ def load_encoder(
     """Reads CLIP's text tower, or the encoder of a T5 v1.1, UL2, ByT5 or UMT5.
 
     Args:
-      path: the folder.
+      path: the folder. The tokenizer is there or, as diffusers has it, in `tokenizer` beside it.
       dtype: of weights and computation, float32 or bfloat16.
       tokens: the most that a text has; 0: as many as it was trained with. More than its positions stretch CLIP's table.
       rows: of a batch; a number that the devices divide, where the batch is spread over them.
