@@ -114,13 +114,16 @@ def test_contrasts_are_means_over_pairs_of_arms_seed_by_seed():
     assert line.startswith("| b for a, d for c | +0.4 [")
 
 
+BOTH = (Arm("first"), Arm("later"))
+
+
 def test_one_seed_and_equal_seeds_have_no_interval():
     rows = [row("first", 0, 1e-3, 2.0), row("later", 0, 1e-3, 1.9)]
-    means, _, differences, _ = ablations.as_markdown(rows, Ablation((), "steps", (1e-3,), ("loss",))).split("\n\n")
+    means, _, differences, _ = ablations.as_markdown(rows, Ablation(BOTH, "steps", (1e-3,), ("loss",))).split("\n\n")
     assert "| 2 [–] |" in means and "| later | -0.1 [–], p = – |" in differences
     rows += [row(arm, 1, 1e-3, loss, right=[[1.0]]) for arm, loss in (("first", 2.0), ("later", 1.9))]
     rows = [row | {"right": [[1.0]]} for row in rows]
-    differences = ablations.as_markdown(rows, Ablation((), "steps", (1e-3,), ("loss",))).split("\n\n")[2]
+    differences = ablations.as_markdown(rows, Ablation(BOTH, "steps", (1e-3,), ("loss",))).split("\n\n")[2]
     assert "| later | -0.1 [–], p = – | +0.0% [–] |" in differences
 
 
@@ -128,7 +131,7 @@ def test_shares_stay_between_0_and_1_and_equal_ones_are_not_certain():
     shares = {"first": (1.0, 1.0, 1.0), "later": (1.0, 1.0, 0.9896)}
     rows = [row(arm, seed, 1e-3, 2.0 + seed) for arm in shares for seed in range(3)]
     rows = [each | {"bounce/shape": shares[each["arm"]][each["seed"]], "right": 64 * [[1.0]]} for each in rows]
-    ablation = Ablation((), "steps", (1e-3,), ("loss", "bounce/shape"))
+    ablation = Ablation(BOTH, "steps", (1e-3,), ("loss", "bounce/shape"))
     means, said = ablations.as_markdown(rows, ablation).split("\n\n")[:2]
     assert "3 [0.5159, 5.484] | 1 [0.9434, 1] |" in means and "Wilson's for the prompts of one" in said
     assert f"[{0.9965333 - 4.302653 * 0.0034667:.4g}, 1] |" in means

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vidflow.metrics import intervals, paired
 from vidflow.reporting.scores import FRACTIONS
-from vidflow.tasks.ablating import Ablation
+from vidflow.tasks.ablating import Ablation, best_rate
 from vidflow.tasks.results import RATE, commits_of
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ CONTRASTS = "What one change does in the mean of all pairs of arms that differ i
 def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
     """Tables of the results of `vidflow ablate`: of each arm its means and its differences from the first arm, and the
     contrasts that the ablation names."""
-    kept = {arm.name: chosen([row for row in rows if row["arm"] == arm.name]) for arm in ablation.arms}
+    kept = {arm.name: chosen(arm.name, rows) for arm in ablation.arms}
     first = next(iter(kept.values()))
     said = {
         "matched": ablation.matched.replace("flops", "FLOPs"),
@@ -66,10 +66,15 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
     return "\n".join(lines + ([*_table(["change", *columns], contrasts), "", CONTRASTS, ""] if contrasts else []))
 
 
-def chosen(rows: Sequence[Row]) -> list[Row]:
-    """Of one arm, a row a seed: those of the rate that was best with the first seed."""
-    best = min((row for row in rows if row["seed"] == 0), key=lambda row: np.nan_to_num(row["loss"], nan=np.inf))
-    return sorted((row for row in rows if row["config"][RATE] == best["config"][RATE]), key=lambda row: row["seed"])
+def chosen(arm: str, rows: Sequence[Row]) -> list[Row]:
+    """Of an arm, a row a seed: those of the rate that was best with the first seed.
+
+    Raises:
+      UsageError: no rate has a finite loss.
+    """
+    rate = best_rate(arm, rows)
+    own = (row for row in rows if row["arm"] == arm and row["config"][RATE] == rate)
+    return sorted(own, key=lambda row: row["seed"])
 
 
 def curves(rows: Sequence[Row]) -> Figure:
@@ -79,7 +84,7 @@ def curves(rows: Sequence[Row]) -> Figure:
     axes.yaxis.set_major_formatter("{x:.3g}")
     axes.yaxis.set_minor_formatter("{x:.3g}")
     for index, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-        seeds = [row["curve"] for row in chosen([row for row in rows if row["arm"] == arm])]
+        seeds = [row["curve"] for row in chosen(arm, rows)]
         axes.plot(*np.mean(seeds, axis=0).T, color=f"C{index}", label=arm, linewidth=1.2)
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
