@@ -6,5 +6,5 @@ from vidflow import cli, sample
 from vidflow.data import video
 
 if __name__ == "__main__":
-    video.write = lambda path, clip, fps: np.save(path, clip)
+    video.write = lambda path, clip, fps: np.save(path.with_suffix(".npy"), clip)
     cli.run(sample.main)

@@ -12,12 +12,12 @@ from vidflow.tasks import generation
 
 def test_two_processes_sample_as_one_does(tmp_path):
     command = ["tests.processes.sampled", "a small red star moves slowly up and to the left", "--steps=4"]
-    together(1, *command, f"--out={tmp_path / 'one.npy'}")
-    first, second = together(2, *command, f"--out={tmp_path / 'two.npy'}", "--mesh=fsdp=2,sequence=2")
+    together(1, *command, f"--out={tmp_path / 'one.mp4'}")
+    first, second = together(2, *command, f"--out={tmp_path / 'two.mp4'}", "--mesh=fsdp=2,sequence=2")
     one, two = (np.load(tmp_path / f"{name}.npy").astype(int) for name in ("one", "two"))
     assert one.shape == (8, 40, 40, 3) and one.std() > 10
     assert np.abs(one - two).max() <= 1  # of rounding
-    assert "two.npy: 8 frames of 40x40" in first and "two.npy" not in second
+    assert "two.mp4: 8 frames of 40x40" in first and "two.mp4" not in second
 
 
 def test_a_mesh_that_leaves_a_process_out_is_refused():
