@@ -94,13 +94,10 @@ def lock(file: IO[str]) -> bool:
 def is_held(folder: Path) -> bool:
     """Whether a process has `held` the folder and still runs."""
     try:
-        with (folder / ".lock").open("a+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        with (folder / ".lock").open("a+") as file:
+            return not lock(file)
     except OSError:
         return False
-    return False
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

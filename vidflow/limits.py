@@ -10,7 +10,7 @@ from vidflow import config as configs
 from vidflow.errors import UsageError
 
 SEEDS = range(2**32)  # JAX tells no more of them apart
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES, TEXT_DTYPES = ("float32", "bfloat16", "float16"), ("float32", "bfloat16")
 INSIDE = "autoencoder.train."  # the config of the autoencoder that a run trains for itself
 
 
@@ -31,7 +31,8 @@ LIMITS = (
         Limit("three numbers, for time, height and width", lambda x: not isinstance(x, tuple) or len(x) == 3),
         ("model.patch", "model.positions"),
     ),
-    (Limit(f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES), ("model.dtype", "text.dtype")),
+    (Limit(f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES), ("model.dtype",)),
+    (Limit(" or ".join(TEXT_DTYPES), lambda x: x in TEXT_DTYPES), ("text.dtype",)),
     (Limit(f"a number from 0 to {SEEDS[-1]}", lambda x: x in SEEDS), ("seed",)),
     (
         _each("1 or more", lambda x: x >= 1),

@@ -10,7 +10,7 @@ from tests.tasks.experiments import ROOT
 from vidflow import config as configs
 from vidflow import evaluate, train
 from vidflow.tasks import ablating
-from vidflow.text import load_encoder, tokenizers
+from vidflow.text import byte_tokens, load_encoder, tokenizers
 from vidflow.text.reads import READS
 from vidflow.worlds import bounce
 from vidflow.worlds.bounce.glyphs import GLYPHS as FONT
@@ -73,6 +73,7 @@ def test_the_longest_captions_fit(towers, captions):
         read = [READS[encoder.reads](text) for text in texts]
         ids = tokenizers.tokenize(tokenizers.load(towers / name), read, 500)
         assert max(map(len, ids)) <= encoder.tokens
+    byte_tokens.tokenize(texts, configs.load(f"{SIGNS}:captions={captions},bytes").text.length)  # refuses longer ones
 
 
 def test_arms_are_the_subsets_of_the_encoders():
