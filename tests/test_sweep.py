@@ -62,6 +62,7 @@ def test_points_have_names_folders_and_the_config_that_results(tmp_path):
         (TWO, ["--jobs=0"], "count from 1"),
         (TWO, ["--config.batch_size=x"], "must be an integer"),
         (TWO, ["--evaluate=loss,los"], "--evaluate=loss,los names 'los': use autoencoder, loss, samples"),
+        (TWO, ["--evaluate=loss"], "seed=0,steps=2 is of an autoencoder and has no loss to score"),
         (TWO, ["--curve=2", "--evaluate=loss"], "leave one out"),
         (TWO, ["--curve=2"], "add --config.optimizer.decay=constant"),
         (TWO, ["--curve=3", "--config.optimizer.decay=constant"], "--curve=3 is more than the 2 steps of seed=0"),

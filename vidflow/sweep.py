@@ -63,12 +63,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     start()
     from vidflow.tasks import evaluation, local_points, sweeping
 
-    flags = [f"--only={','.join(evaluation.named('--evaluate', args.evaluate))}"] if args.evaluate else []
+    parts = evaluation.named("--evaluate", args.evaluate) if args.evaluate else ()
+    flags = [f"--only={','.join(parts)}"] if parts else []
     workdir = Path(args.workdir)
     points = sweeping.points(args.config, overrides)
     chosen = [point for point in points if not args.only or args.only in point.name]
     if not chosen:
         raise UsageError(f"--only={args.only} is in no point's name; the first is: {points[0].name}.")
+    for point in chosen if parts else ():
+        evaluation.check_parts(point.config, parts, point.name)
     if args.curve > 1:
         sweeping.check_curve(points, args.curve)
     if args.backend != "local":

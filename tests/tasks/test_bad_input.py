@@ -189,6 +189,12 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
         ("model.remat=named", "config.model.remat is 'named' and config.model.saved is empty"),
         ("flow.path=.x", "config.flow.path names '.x', which is no dotted name"),
         ("flow.path=liner", "Unknown config.flow.path 'liner'"),
+        ("flow.target=noise", "'noise' cannot be sampled at t = 0"),
+        ("sampling.solver=hune", "Unknown config.sampling.solver 'hune'; did you mean 'heun'"),
+        ("sampling.schedule=linear_quadratic:reference=3", "needs a reference of at least"),
+        ("sampling.guidance_shape=intervall", "Unknown config.sampling.guidance_shape 'intervall'"),
+        ("sampling.start=1.5", "Sampling goes from 0 <= start < end <= 1"),
+        ("sampling.steps=1", "needs at least 2 sampling step(s)"),
     ],
 )
 def test_values_of_a_config_before_anything_is_trained(capsys, tmp_path, setting, said):

@@ -65,6 +65,12 @@ def named(flag: str, text: str) -> tuple[str, ...]:
     return parts
 
 
+def check_parts(config: ConfigDict, parts: Sequence[str], who: str) -> None:
+    """Raises UsageError: a run of this config has none of the parts."""
+    if "sampling" not in config and "autoencoder" not in parts:
+        raise UsageError(f"{who} is of an autoencoder and has no {' or '.join(parts)} to score: ask for autoencoder.")
+
+
 def autoencoder_scores(
     autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, judges: Judges
 ) -> tuple[Protocol, Scores]:
@@ -239,8 +245,7 @@ def evaluate(
       UsageError: a folder that is no finished run, or whose data are gone.
     """
     config = run_folder.read_config(run)
-    if "sampling" not in config and "autoencoder" not in parts:
-        raise UsageError(f"{run} is of an autoencoder and has no {' or '.join(parts)} to score: leave --only out.")
+    check_parts(config, parts, str(run))
     data = data_of(config)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
     said, scores = None, {}

@@ -3,6 +3,8 @@
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vidflow.choices import choose, options
@@ -79,9 +81,32 @@ def make_schedule(sampling: ConfigDict, steps: int) -> schedules.Times:
     return schedules.within(_made("sampling.schedule", sampling.schedule)(steps), sampling.start, sampling.end)
 
 
+def make_sampling_times(config: ConfigDict, steps: int) -> schedules.Times:
+    """The same for a model of `config.flow`.
+
+    Raises:
+      UsageError: fewer steps than the schedule needs, or times at which the target does not determine the velocity.
+    """
+    times = make_schedule(config.sampling, steps)
+    targets.check(make_target(config.flow), make_path(config.flow), times[:-1])
+    return times
+
+
 def make_scale(sampling: ConfigDict, scale: float, at: schedules.Times) -> guidance.Scale:
     """The scale of guidance over time, for a solver that evaluates at the times `at`."""
     return _made("sampling.guidance_shape", sampling.guidance_shape, scale=scale, times=at)
+
+
+def check_sampling(config: ConfigDict) -> None:
+    """What sampling by `config.sampling` refuses, without a model.
+
+    Raises:
+      UsageError: a name or an argument that there is not, or settings that do not go together or with `config.flow`.
+    """
+    sampling, times = config.sampling, make_sampling_times(config, config.sampling.steps)
+    make_scale(sampling, sampling.guidance, times)
+    solver = make_solver(sampling, make_path(config.flow), jax.random.split(jax.random.key(0), 1))
+    jax.eval_shape(lambda x: solver(lambda x, t: x, x, times), jnp.zeros((1, 1)))
 
 
 def _made(name: str, spec: str, **given: Any) -> Any:

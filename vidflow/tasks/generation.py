@@ -24,7 +24,7 @@ from vidflow.models.text_to_video import TextToVideo
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks import frozen_autoencoder, text_to_video
-from vidflow.tasks.flow_parts import make_path, make_scale, make_schedule, make_solver, make_target
+from vidflow.tasks.flow_parts import make_path, make_sampling_times, make_scale, make_solver, make_target
 from vidflow.tasks.prompts import without_prompt
 from vidflow.tasks.reading import Reader, make_reader
 from vidflow.training import hosts, run_folder, weights
@@ -140,8 +140,7 @@ def make_sampler(
       UsageError: no steps, fewer than the solver needs, or times at which the target does not determine the velocity.
     """
     sampling, path, target = config.sampling, make_path(config.flow), make_target(config.flow)
-    times = make_schedule(sampling, steps)
-    targets.check(target, path, times[:-1])
+    times = make_sampling_times(config, steps)
     scale = make_scale(sampling, guidance, times)
 
     def sample(params: Any, text: Any, without: Any, key: jax.Array, rows: jax.Array) -> jax.Array:

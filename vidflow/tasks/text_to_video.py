@@ -23,7 +23,7 @@ from vidflow.models.tokens import Grid, grid_of
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.encoding import encode_clips
-from vidflow.tasks.flow_parts import make_recipe
+from vidflow.tasks.flow_parts import check_sampling, make_recipe
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.tasks.reading import Reader, make_reader
 from vidflow.training import hosts, loop, run_folder, weights
@@ -55,6 +55,7 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
         or embeddings that a shared cache lacks.
     """
     make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
+    check_sampling(config)
     data = config.data
     cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
