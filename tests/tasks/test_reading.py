@@ -82,12 +82,18 @@ def test_a_run_that_learnt_from_one_encoder_reads_no_other(made, tmp_path):
     folder, run = tmp_path / "encoder", tmp_path / "run"
     published.folder("t5", folder)
     train.main([f"--config={file}", f"--workdir={run}", f"--config.text.encoders.meaning.path={folder}"])
-    shutil.rmtree(folder)
-    published.folder("umt5", folder)
+    folder.rename(moved := tmp_path / "moved")
+    ask = [f"--run={run}", f"--out={tmp_path}/a.mp4", "--prompt=a prompt of nobody's"]
+    with pytest.raises(UsageError, match=f"path={folder}: correct it, for a run by its own vidflow train command"):
+        sample.main(ask)
+    train.main([f"--config={file}", f"--workdir={run}", f"--config.text.encoders.meaning.path={moved}"])
+    sample.main(ask)
+    shutil.rmtree(moved)
+    published.folder("umt5", moved)
     with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
-        sample.main([f"--run={run}", f"--out={tmp_path}/a.mp4", "--prompt=a prompt of nobody's"])
+        sample.main(ask)
     out = tmp_path / "cache"
-    flags = [f"--config={file}", f"--config.text.encoders.meaning.path={folder}"]
+    flags = [f"--config={file}", f"--config.text.encoders.meaning.path={moved}"]
     encode.main([*flags, f"--out={out}"])
     with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
         train.main([*flags, f"--workdir={run}", f"--config.text.cache={out}/text", "--config.steps=9"])

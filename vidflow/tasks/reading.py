@@ -171,6 +171,11 @@ class Embeddings:
                 f"There are texts to encode and config.text.encoders.{name}.path is empty: name the folder of the "
                 f"encoder's weights, or with config.text.cache one where vidflow encode has put embeddings."
             )
+        if not files.is_file(f"{path}/config.json"):
+            raise UsageError(
+                f"There are texts to encode and no encoder is in config.text.encoders.{name}.path={path}: correct it, "
+                "for a run by its own vidflow train command with the new path, which trains no more than is left."
+            )
         return path
 
     def _digest(self, name: str) -> str:
