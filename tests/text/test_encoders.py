@@ -12,7 +12,7 @@ from tests.text import published
 from tests.text.published import GOLDENS
 from vidflow.errors import UsageError
 from vidflow.tasks.slimming import slim
-from vidflow.text import load_encoder
+from vidflow.text import load_encoder, pretrained
 from vidflow.text.clip import longer
 from vidflow.text.pretrained import ROWS, digest
 
@@ -184,7 +184,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
         load_encoder(folder)
 
 
-def test_a_digest_tells_apart_all_that_changes_an_embedding(tmp_path):
+def test_a_digest_tells_apart_all_that_changes_an_embedding(tmp_path, monkeypatch):
     folder = published.folder("t5", tmp_path / "t5")
     how = {"dtype": "float32", "tokens": 20}
     first = digest(folder, **how)
@@ -194,7 +194,9 @@ def test_a_digest_tells_apart_all_that_changes_an_embedding(tmp_path):
     others.append(digest(folder, **how))
     (folder / "spiece.model").write_bytes((GOLDENS / "tokenizers" / "umt5" / "spiece.model").read_bytes())
     others.append(digest(folder, **how))
-    assert len({first, *others}) == 5
+    monkeypatch.setattr(pretrained, "REVISION", pretrained.REVISION + 1)
+    others.append(digest(folder, **how))
+    assert len({first, *others}) == 6
 
 
 def test_a_tokenizer_beside_the_encoder_is_found(tmp_path):

@@ -24,6 +24,7 @@ from vidflow.text.clip import ClipText, longer
 from vidflow.text.t5 import T5Encoder
 from vidflow.text.tensors import Tensors
 
+REVISION = 1  # of this code: raised when the same files come to give other embeddings, whose caches are then refused
 ROWS = 32
 STEP = 16  # lengths of batches are multiples of it, so that few are compiled
 T5_TOKENS = 512  # with which T5 was trained; its positions know no end
@@ -155,7 +156,8 @@ def load_encoder(
 
 
 def digest(path: Any, *, dtype: Any, tokens: int) -> str:
-    """Of all that changes an embedding: the files of weights and tokenizer, and how `load_encoder` is told to use them.
+    """Of all that changes an embedding: the files of weights and tokenizer, how `load_encoder` is told to use them, and
+    REVISION.
 
     Raises:
       UsageError: no such folder, or one without weights.
@@ -164,7 +166,7 @@ def digest(path: Any, *, dtype: Any, tokens: int) -> str:
     parts = [f"{path}/config.json", *Tensors(path).shards]
     parts += [file for name in tokenizers.FILES if files.is_file(file := f"{folder}/{name}")]
     sums = {file.rpartition("/")[2]: files.sha256(file) for file in parts}
-    return files.digest({"files": sums, "dtype": str(_precision(dtype)), "tokens": tokens})
+    return files.digest({"files": sums, "dtype": str(_precision(dtype)), "tokens": tokens, "revision": REVISION})
 
 
 def _precision(dtype: Any) -> np.dtype:
