@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.ema_decay = 0.99
 
     config.data = ConfigDict()
-    config.data.source = "bounce"  # or "folder", with `path`
+    config.data.source = "bounce"  # or "folder", with `path`; or a dotted name of your own
     config.data.path = ""
     config.data.test_path = ""  # a folder of other videos that scores are of; where there is none, those of `path`
     config.data.clips = 16384  # of bounce; a folder has as many as it has

@@ -1,5 +1,9 @@
-"""Where clips come from: `config.data` -> a random-access source of {"video": uint8 [T, H, W, 3], "caption": str}."""
+"""Where clips come from: `config.data` -> a random-access source of {"video": uint8 [T, H, W, 3], "caption": str}.
 
+`data.source` names a function that makes one, of this module or, by its dotted name, of your own (docs/extending.md).
+"""
+
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +11,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from vidflow.choices import choose
 from vidflow.data.folder import FolderSource, drawn_interval
 from vidflow.data.pipeline import Source
 from vidflow.errors import UsageError
-from vidflow.worlds import bounce
+from vidflow.worlds import bounce as world
 
 PIXELS = 2**24
 
@@ -27,7 +32,7 @@ class BounceSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = self._data
         interval = drawn_interval(self._seed, index, data.get("max_interval", 1))
-        video, caption = bounce.clip(
+        video, caption = world.clip(
             self._seed,
             index,
             level=data.level,
@@ -41,28 +46,56 @@ class BounceSource:
         return {"video": video[::interval], "caption": caption}
 
 
-def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: Path | None = None) -> Source:
-    """The source that `data.source` names, "bounce" or "folder". The test split of a folder is another folder,
-    `data.test_path`, or where none is named the same. What a folder held when the run began is listed in `manifest`.
+def bounce(data: ConfigDict, seed: int, split: str) -> Source:
+    """The bounce world."""
+    return BounceSource(data, seed, split)
+
+
+def folder(data: ConfigDict, seed: int, split: str, manifest: Path | None) -> Source:
+    """Video files under `data.path`. The test split is those under `data.test_path`, or where that is empty the same.
+
+    What the folder held when the run began is listed in `manifest`.
 
     Raises:
-      UsageError: an unknown source, or a folder that FolderSource refuses.
+      UsageError: no path, or a folder that FolderSource refuses.
     """
-    if data.source == "bounce":
-        return BounceSource(data, seed, split)
-    if data.source == "folder":
-        if not data.path:
-            raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
-        clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
-        how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
-        path = data.path if split == "train" else data.get("test_path", "") or data.path
-        return FolderSource(Path(path), **clip, seed=seed, **how)
-    raise UsageError(f"Unknown config.data.source '{data.source}': use 'bounce' or 'folder'.")
+    if not data.path:
+        raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
+    clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
+    how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
+    path = data.path if split == "train" else data.get("test_path", "") or data.path
+    return FolderSource(Path(path), **clip, seed=seed, **how)
+
+
+def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: Path | None = None) -> Source:
+    """The source that `data.source` names; its function is given those of `data`, `seed`, `split` ("train" or "test")
+    and `manifest` that it has parameters for.
+
+    Raises:
+      UsageError: an unknown source, what its function refuses, or a function of your own whose clips are not as above.
+    """
+    given = {"data": data, "seed": seed, "split": split, "manifest": manifest}
+    source = choose(data.source, Source, sys.modules[__name__], where="config.data.source", **given)
+    if "." in data.source:
+        _check_clip(source, data)
+    return source
+
+
+def _check_clip(source: Source, data: ConfigDict) -> None:
+    """Of the first clip, what training would only tell by a traceback."""
+    clip, shape = source[0] if len(source) else {}, (data.frames, data.height, data.width, 3)
+    video, caption = (clip.get(name) if isinstance(clip, dict) else None for name in ("video", "caption"))
+    if not isinstance(video, np.ndarray) or (video.dtype, video.shape) != (np.uint8, shape) or type(caption) is not str:
+        wanted = f"{{'video': uint8 {list(shape)}, 'caption': str}}"
+        raise UsageError(
+            f"The first clip of config.data.source={data.source} is not {wanted}: give clips of config.data.frames, "
+            "height and width, or set these."
+        )
 
 
 def is_held_out(data: ConfigDict) -> bool:
-    """Whether the test split has no clip of the training split."""
-    return data.source == "bounce" or bool(data.get("test_path", ""))
+    """Whether the test split has no clip of the training split: a function of your own is trusted with that."""
+    return data.source != "folder" or bool(data.get("test_path", ""))
 
 
 def clips_at_once(frames: int, height: int, width: int, most: int) -> int:

@@ -74,7 +74,8 @@ NO_JUDGES = Judges()
 
 def protocol(data: ConfigDict, clips: int, compression: Compression) -> Protocol:
     """That of so many clips of `data` under an autoencoder of this compression."""
-    name = data.get("test_path", "") or data.path or f"{data.source} level {data.level}"
+    source = f"bounce level {data.level}" if data.source == "bounce" else data.source
+    name = data.get("test_path", "") or data.path or source
     split = "held out" if is_held_out(data) else "the first ones, not held out"
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
