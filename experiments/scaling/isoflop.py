@@ -2,7 +2,7 @@
 
 Question: which powers of compute are the best size and length of a small video model? Liang et al. (2024) found 0.57
 and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video.
-Results: experiments/scaling/RESULTS.md, 0.41 and 0.60 over the first four budgets; the last two have not run.
+Results: experiments/scaling/RESULTS.md, 0.42 and 0.60 over the first four budgets; the last two have not run.
 
     vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
         --config.data.clips=262144 --out=runs/isoflop/latents
