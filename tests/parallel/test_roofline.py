@@ -63,8 +63,12 @@ def test_compute_hides_kernels_but_not_the_exchange_of_heads():
         ("v5p:4x4x4", [("a", 4), ("b", 16)], ("b",), 4),
         ("v5p:4x4x4", [("a", 4), ("b", 16)], ("a", "b"), 6),
         ("v5p:2x2x2", [("a", 8)], ("a",), 3),  # sides of two are open
+        ("v5p:2x2x4", [("a", 16)], ("a",), 3),  # and so are those of four, where the slice is not of whole cubes
+        ("v5p:2x4x4", [("a", 2), ("b", 16)], ("b",), 2),
+        ("v5p:4x4x8", [("a", 16), ("b", 8)], ("b",), 2),
         ("v5e:4x8", [("a", 4), ("b", 8)], ("b",), 1),  # rings of v5e close at 16
         ("v5e:16x16", [("a", 16), ("b", 16)], ("b",), 2),
+        ("v5e:8x16", [("a", 8), ("b", 16)], ("b",), 2),
     ],
 )
 def test_a_gather_uses_the_links_along_the_sides_it_covers(topology, axes, over, links):

@@ -92,8 +92,8 @@ def _group(mesh: Mesh, axes: Sequence[str]) -> list[tuple[int, ...]]:
 def _ici_seconds(slice_: Slice, group: Sequence[tuple[int, ...]], collective: Collective) -> float:
     extents = [len({place[side] for place in group}) for side in range(len(slice_.chips))]
     spanned = [
-        (extent, 2 if extent == side and side >= slice_.generation.wraps_from else 1)
-        for extent, side in zip(extents, slice_.chips, strict=True)
+        (extent, 2 if extent == side and ring else 1)
+        for extent, side, ring in zip(extents, slice_.chips, slice_.rings, strict=True)
         if extent > 1
     ]
     link = slice_.generation.link_bandwidth

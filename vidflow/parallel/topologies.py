@@ -39,7 +39,7 @@ class Generation(NamedTuple):
       ici_bandwidth: bytes/s to the other chips of the slice, one direction, all links.
       dcn_bandwidth: bytes/s to other slices; None where the page does not say.
       dimensions: of the torus.
-      wraps_from: length from which a side of the torus is closed to a ring.
+      wraps_from: length from which a side of the torus is closed to a ring (see `Slice.rings`).
       compiler_options: with which training steps are compiled, for a plan and for a run alike.
     """
 
@@ -85,6 +85,13 @@ class Slice(NamedTuple):
     @property
     def devices(self) -> int:
         return math.prod(self.chips) * self.generation.devices_per_chip * self.slices
+
+    @property
+    def rings(self) -> tuple[bool, ...]:
+        """Which sides are closed. A torus of three dimensions is made of whole cubes, which optical switches join: a
+        slice with a shorter side is no cube, and none of its sides is closed (Google's page on v5p)."""
+        long = tuple(side >= self.generation.wraps_from for side in self.chips)
+        return long if self.generation.dimensions == 2 else (all(long),) * len(long)
 
 
 def parse(topology: str, slices: int = 1) -> Slice:
