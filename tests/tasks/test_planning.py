@@ -1,6 +1,7 @@
 """Plans by the real TPU compiler, without a TPU. It is part of the test requirements (libtpu)."""
 
 import json
+import re
 
 import jax
 import pytest
@@ -11,7 +12,7 @@ from vidflow.errors import UsageError
 from vidflow.parallel import rules, topologies
 from vidflow.parallel.topologies import parse
 from vidflow.reporting import plans
-from vidflow.tasks import planning, searching
+from vidflow.tasks import layouts, planning, searching
 
 EXPERIMENT = "experiments/moviegen/video.py"
 ALONE = {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}
@@ -134,6 +135,23 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_would(tmp_path, caps
     said = capsys.readouterr().out
     assert "no:" in said and "too many" in said and "--topology=v5e:" in said
     assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
+
+
+def test_advice_takes_a_layout_that_needs_less_before_a_larger_slice():
+    """The compiler may want more than the formulas say; on the slice named, the quickest layout then does not fit."""
+    worse = 1.5
+    config = configs.override(configs.load(f"{EXPERIMENT}:30b,768px"), [("batch_size", "1")])
+    slice_, mesh = parse("v5p:2x2x1"), ALONE | {"sequence": 4}
+    estimate = layouts.estimate(config, layouts.workload(config), layouts.of(config, mesh), slice_)
+    said = searching.advise(config, "train", slice_, mesh, worse * estimate.bytes)
+    (named,) = re.findall(r"--topology=(\S+)", said)
+    smaller = [parse(f"v5p:{shape}") for shape in layouts.SLICES["v5p"]]
+    fits = {
+        s.name: any(c.bytes * worse <= s.generation.hbm_bytes for c in layouts.candidates(config, s, free=True))
+        for s in smaller
+        if slice_.devices < s.devices <= parse(named).devices
+    }
+    assert [name for name, fit in fits.items() if fit] == [named]
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,13 @@ def estimate(config: ConfigDict, work: Workload, layout: Layout, slice_: Slice) 
     return Candidate(layout, memory.bytes_per_device(work, layout), compute + sent)
 
 
-def smallest_slices(config: ConfigDict, generation: str) -> Iterator[tuple[Slice, Candidate]]:
-    """Slices of that generation with their quickest layout that fits by the formulas, smallest first."""
+def smallest_slices(config: ConfigDict, generation: str, scale: float = 1.0) -> Iterator[tuple[Slice, Candidate]]:
+    """Slices of that generation with their quickest layout that fits by the formulas, smallest first; what the formulas
+    say of memory is taken `scale` times."""
     for shape in SLICES[generation]:
         slice_ = parse(f"{generation}:{shape}")
-        fitting = [c for c in candidates(config, slice_, free=True) if c.bytes <= slice_.generation.hbm_bytes]
+        limit = slice_.generation.hbm_bytes / scale
+        fitting = [c for c in candidates(config, slice_, free=True) if c.bytes <= limit]
         if fitting:
             yield slice_, fitting[0]
 

@@ -83,8 +83,8 @@ def advise(config: ConfigDict, step: str, slice_: Slice, mesh: dict[str, int], w
     if fitting:
         nearest = min(fitting, key=lambda c: (_distance(c.layout, present), c.seconds))
         return f"{missing}. Nearest layout that should fit: {_flags(nearest.layout, present)}."
-    for larger, candidate in layouts.smallest_slices(config, slice_.name.partition(":")[0]):
-        if larger.devices > slice_.devices and candidate.bytes * scale <= limit:
+    for larger, candidate in layouts.smallest_slices(config, slice_.name.partition(":")[0], scale):
+        if larger.devices > slice_.devices:
             flags = _flags(candidate.layout, None)
             return f"{missing}. Smallest slice that should fit: --topology={larger.name} {flags}."
     return f"{missing}, and no slice of this generation should do: use a smaller model or clip."
