@@ -137,6 +137,23 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_would(tmp_path, caps
     assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
 
 
+def test_a_search_of_which_nothing_fits_says_what_would(monkeypatch):
+    """As the formulas say less than the compiler wants."""
+
+    def refused(config, step, slice_, mesh):
+        memory = {"arguments": None, "temporaries": None, "total": 40.0, "limit": slice_.generation.hbm_bytes / 2**30}
+        shape = {"topology": slice_.name, "slices": 1, "devices": slice_.devices, "step": step, "mesh": mesh}
+        ours = {"remat": config.model.remat, "microbatches": config.microbatches, "parameters": 1, "tokens": 1}
+        return {**shape, **ours, "fits": False, "hbm_gib": memory}
+
+    monkeypatch.setattr(planning, "plan", refused)
+    monkeypatch.setattr(layouts, "SLICES", {"v5e": ("2x2",)})
+    found = searching.search(tiny(batch_size=4), "train", parse("v5e:2x2"), None)
+    assert found["smallest"] is None and found["advice"].startswith("It wants 40.0 GiB of a device's 15.8, 24.2 too")
+    said = plans.as_text(found)
+    assert found["advice"] in said and "smallest slice:\n  none of this generation" in said
+
+
 def test_advice_takes_a_layout_that_needs_less_before_a_larger_slice():
     """The compiler may want more than the formulas say; on the slice named, the quickest layout then does not fit."""
     worse = 1.5

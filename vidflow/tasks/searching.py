@@ -92,7 +92,7 @@ def advise(config: ConfigDict, step: str, slice_: Slice, mesh: dict[str, int], w
 
 def search(config: ConfigDict, step: str, slice_: Slice, mesh: dict[str, int] | None) -> Plan:
     """The best of the quickest layouts by the formulas, compiled; with `tried`, a row for each, and `smallest`, the
-    plan of the smallest slice of this generation that fits.
+    plan of the smallest slice of this generation that fits, None if none does. Those that do not fit have `advice`.
 
     Raises:
       UsageError: no layout of this slice fits by the formulas, a step other than train, or a mesh given.
@@ -105,18 +105,15 @@ def search(config: ConfigDict, step: str, slice_: Slice, mesh: dict[str, int] | 
     if not plans:
         raise UsageError(f"No layout of {slice_.name} should hold this step: try a larger slice or a smaller batch.")
     best = max(plans, key=lambda tried: (tried["fits"], tried.get("mfu_without_overlap", 0.0)))
-    smallest = None
-    for smaller, candidate in layouts.smallest_slices(config, slice_.name.partition(":")[0]):
-        smallest = _compile(config, smaller, candidate)
-        if smallest["fits"]:
-            break
-    return {**best, "tried": plans, "smallest": smallest}
+    slices = layouts.smallest_slices(config, slice_.name.partition(":")[0])
+    compiled = (_compile(config, smaller, candidate) for smaller, candidate in slices)
+    return {**best, "tried": plans, "smallest": next((one for one in compiled if one["fits"]), None)}
 
 
 def _compile(config: ConfigDict, slice_: Slice, candidate: Candidate) -> Plan:
     changed = configs.from_json(json.dumps(config.to_dict()))
     changed.model.remat, changed.microbatches = candidate.layout.remat, candidate.layout.microbatches
-    return planning.plan(changed, "train", slice_, candidate.layout.mesh)
+    return plan(changed, "train", slice_, candidate.layout.mesh)
 
 
 def _distance(layout: Layout, present: Layout) -> int:
