@@ -10,7 +10,7 @@ from vidflow.models.sizes import size
 from vidflow.parallel import rules
 from vidflow.scaling import memory, parameters
 from vidflow.scaling.memory import Layout, Workload
-from vidflow.tasks import text_to_video
+from vidflow.tasks import layouts, text_to_video
 
 GIB = 2**30
 EXPERIMENT = "experiments/moviegen/video.py"
@@ -33,16 +33,27 @@ def test_parameters_are_those_of_the_model(name):
 
 
 @pytest.mark.parametrize(
-    ("layout", "compiled"),  # GiB, from benchmarks/RESULTS.md
+    ("layout", "changes", "compiled", "below"),  # GiB, and the share by which the formulas say less
     [
-        (Layout(1, 1, 8, 1, "attention", 1), 83.0),
-        (Layout(1, 1, 16, 1, "matmuls", 1), 82.1),
-        (Layout(1, 1, 32, 1, "attention", 1), 22.5),
-        (Layout(1, 1, 64, 1, "attention", 1), 12.0),
+        (Layout(1, 1, 8, 1, "attention", 1), {}, 83.0, 0.01),
+        (Layout(1, 1, 16, 1, "matmuls", 1), {}, 82.1, 0.05),
+        (Layout(1, 1, 32, 1, "attention", 1), {}, 22.5, 0.03),
+        (Layout(1, 1, 64, 1, "attention", 1), {}, 12.3, 0.04),
+        (Layout(1, 1, 32, 1, "full", 1), {"state_bytes": 8}, 14.4, 0.04),
+        (Layout(1, 1, 8, 1, "offload", 1), {}, 73.3, 0.02),
+        (Layout(8, 8, 8, 1, "attention", 1), {"rows": 64}, 23.4, 0.05),
+        (Layout(4, 4, 8, 1, "attention", 1), {"rows": 16}, 35.1, 0.12),
     ],
 )
-def test_bytes_are_near_the_compilers(layout, compiled):
-    assert memory.bytes_per_device(THIRTY, layout) / GIB == pytest.approx(compiled, rel=0.05)
+def test_bytes_are_a_little_below_the_compilers(layout, changes, compiled, below):
+    """Those of benchmarks/RESULTS.md."""
+    said = memory.bytes_per_device(THIRTY._replace(**changes), layout) / GIB
+    assert 1 - said / compiled == pytest.approx(below, abs=0.006)
+
+
+def test_what_rests_in_the_hosts_memory_is_not_a_devices():
+    config = configs.override(configs.load(f"{EXPERIMENT}:1b"), [("host_memory", "ema,mu")])
+    assert layouts.workload(config).state_bytes == memory.STATE_BYTES - 8
 
 
 def test_state_and_communication_shrink_with_devices_and_microbatches_save_memory():

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from vidflow.models.sizes import Size
 from vidflow.scaling import flops
 
-STATE_BYTES = 16  # of a parameter: master copy, two moments, average, float32 each
+PART_BYTES = 4  # of a parameter's master copy, and of each of its two moments and its average
+STATE_BYTES = 4 * PART_BYTES
 KEY_BLOCK = 2048  # of splash attention's backward, which keeps a partial gradient of the queries for each
 
 # Widths kept for each token in each layer besides its input: (multiples of the model width, of the feed-forward's).
@@ -28,6 +29,7 @@ class Workload(NamedTuple):
       tokens, text_tokens: of a clip.
       gradient_bytes: of one number of a gradient.
       model_flops: of the step, all rows, nothing computed again.
+      state_bytes: of a parameter, moments and average included, that rest in the memory of the devices.
     """
 
     size: Size
@@ -37,6 +39,7 @@ class Workload(NamedTuple):
     text_tokens: int
     gradient_bytes: int
     model_flops: float
+    state_bytes: int = STATE_BYTES
 
 
 class Layout(NamedTuple):
@@ -60,7 +63,7 @@ def bytes_per_device(work: Workload, layout: Layout) -> float:
     d, f, layers = work.size.width, work.size.feed_forward, work.size.layers
     rows = work.rows / (layout.data * layout.fsdp * layout.microbatches)
     tokens = rows * work.tokens / (layout.sequence * layout.tensor)
-    state = STATE_BYTES * work.parameters / shards
+    state = work.state_bytes * work.parameters / shards
     accumulated = 4 if layout.microbatches > 1 else 0
     gradients = (work.gradient_bytes + accumulated + 2) * work.parameters / shards  # 2: the copy that is computed with
     widths, hidden = KEPT[layout.remat]

@@ -45,6 +45,7 @@ def workload(config: ConfigDict) -> Workload:
         text_tokens=text_to_video.prompts_of(config).tokens,
         gradient_bytes=4 if config.gradient_dtype == "float32" else 2,
         model_flops=learner.flops_per_row * config.batch_size,
+        state_bytes=memory.STATE_BYTES - memory.PART_BYTES * len(config.get("host_memory", ())),
     )
 
 
