@@ -20,6 +20,7 @@ DESIGNS = [
     DIT._replace(text="cross_attention"),
     MOVIE_GEN._replace(text="in_context", time="in_context"),
     MOVIE_GEN._replace(time="cross_attention", positions="rotary", qk_norm=True),
+    MOVIE_GEN._replace(text="none", time="cross_attention"),
 ]
 TWO_LAYERS = Size(layers=2, width=256, heads=4, feed_forward=512)
 SHAPES = {"tokens": 256, "text_tokens": 32, "text_width": 64, "features": 16}

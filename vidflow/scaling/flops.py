@@ -55,7 +55,8 @@ def transformer(
     read += design.time == "cross_attention"
     n = tokens + (text_tokens if design.text == "in_context" else 0) + (design.time == "in_context")
     projected = design.text == "in_context" or (design.text != "none" and design.time == "cross_attention")
-    cross_attention = n * 2 * d * d + read * 2 * (d if projected else text_width) * d + 2 * n * read * d
+    read_width = d if projected or design.text == "none" else text_width  # the time's, where there is no text
+    cross_attention = n * 2 * d * d + read * 2 * read_width * d + 2 * n * read * d
     vectors = design.vectors * d * d * (1 if design.shared else size.layers)
     multiply_adds = Parts(
         attention=size.layers * 2 * n * n * d,
