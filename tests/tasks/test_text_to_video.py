@@ -23,6 +23,14 @@ def test_tables_end(positions):
         text_to_video.check_grid(config, LONG)
 
 
+@pytest.mark.parametrize("time", ["in_context", "cross_attention"])
+def test_a_model_that_is_told_the_time_as_tokens_has_no_times_of_frames(time):
+    """Attention does not see the order of the tokens, which stand nowhere."""
+    values = [("flow.per_frame", "true"), ("model.design.time", time)]
+    with pytest.raises(UsageError, match=f"'{time}' makes them tokens of which none says whose time it is"):
+        text_to_video.outline(configs.override(configs.load(TEXT_TO_VIDEO), values))
+
+
 @pytest.mark.parametrize(
     ("path", "said"), [("", "config.data.path is empty: name a folder"), ("nowhere", "nowhere holds no whole cache")]
 )

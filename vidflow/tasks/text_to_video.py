@@ -126,8 +126,18 @@ def make_model(config: ConfigDict) -> TextToVideo:
 
 
 def make_objective(model: TextToVideo, config: ConfigDict) -> Any:
-    """The regression of `config.flow` on latents given text, or, with probability `text.dropout`, the empty prompt."""
+    """The regression of `config.flow` on latents given text, or, with probability `text.dropout`, the empty prompt.
+
+    Raises:
+      UsageError: times of frames for a model that cannot tell whose each is.
+    """
     recipe, patch_time = make_recipe(config.flow), config.model.patch[0]
+    if recipe.per_frame and not design.of(config.model.design).vectors:
+        raise UsageError(
+            f"config.flow.per_frame gives every frame its own time, and config.model.design.time = "
+            f"'{config.model.design.time}' makes them tokens of which none says whose time it is: use 'adaln_zero' or "
+            "'adaln'."
+        )
     prompts = prompts_of(config)
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
