@@ -4,7 +4,7 @@ ones of Wan 2.1 and HunyuanVideo, 4 x 8 x 8, 16 channels, with the same training
 Widths are those of the image autoencoder that it is inflated from (Rombach et al. 2022). Loss weights other than the
 outlier penalty's are not published; these are ours.
 
-    python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1
+    python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1 --config.batch_size=4
     python -m vidflow.train --config=experiments/moviegen/autoencoder.py --workdir=runs/moviegen_autoencoder \\
         --config.init_from=stable-diffusion-3.5-large/vae --config.data.path=my_videos
     python -m vidflow.train --config=experiments/moviegen/autoencoder.py:like=wan,frames=33 --workdir=runs/wan \\

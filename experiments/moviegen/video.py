@@ -1,6 +1,6 @@
 """Movie Gen Video: its sizes, and the stages of its training (section 3.1 and table 3; arXiv 2410.13720).
 
-    python -m vidflow.plan --config=experiments/moviegen/video.py:30b,768px --topology=v5p:2x2x2
+    python -m vidflow.plan --config=experiments/moviegen/video.py:30b,768px --topology=v5p:2x2x2 --config.batch_size=1
     python -m vidflow.train --config=experiments/moviegen/video.py:smoke --workdir=runs/moviegen_smoke
 
 Argument: `size` (1b, 5b, 9b, 17b, 30b), `stage` (256px-images, 256px, 768px, finetune), `smoke` for a run of seconds on

@@ -15,7 +15,8 @@ Attend = Callable[[Part, Part, Part, Mask | None], Part]
 def attend(q: Part, k: Part, v: Part, mask: Mask | None, groups: Groups, within: Attend) -> Part:
     """All-to-all so that a device holds the whole row's tokens of K / inner heads, `within`, and back.
 
-    Two exchanges of q, k, v and the result: 4 N K head / inner elements a device, whatever `inner` is.
+    A device sends (inner - 1) / inner of its part of q, k, v and the result, each of N K head elements: less than
+    4 N K head, however large `inner` is.
     """
     if groups.inner == 1:
         return within(q, k, v, mask)
