@@ -7,11 +7,17 @@
 #   launch/ablations.sh                    all tables
 #   launch/ablations.sh blocks positions   those named, of: autoencoders blocks objective captions time modulation
 #                                          positions patches
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
-
-out=runs/ablations
 tables=("$@")
-if [ $# = 0 ]; then tables=(autoencoders blocks objective captions time modulation positions patches); fi
+known=(autoencoders blocks objective captions time modulation positions patches)
+if [ $# = 0 ]; then tables=("${known[@]}"); fi
+for table in "${tables[@]}"; do
+  if [[ " ${known[*]} " != *" $table "* ]]; then
+    echo "launch/ablations.sh: error: There is no table '$table': use one of ${known[*]}." >&2
+    exit 2
+  fi
+done
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
+out=runs/ablations
 
 if [[ " ${tables[*]} " = *" autoencoders "* ]]; then
   if [ ! -e "$out/clips/done" ]; then

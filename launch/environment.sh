@@ -20,6 +20,8 @@ if [ "${1:-}" = dev ]; then wanted="$wanted requirements-dev.txt"; fi
 # The stamp holds what was installed, so a changed pin installs again and an interrupted install is not taken for whole.
 stamp=.venv/installed-${1:-run}
 if [ ! -x .venv/bin/python ]; then "$python" -m venv --clear .venv; fi
+# venv puts its pip there last: without it, that was interrupted.
+if [ ! -x .venv/bin/pip ]; then .venv/bin/python -m ensurepip --default-pip > /dev/null; fi
 if ! cat setup.py $wanted | cmp -s - "$stamp"; then
   echo "Installing the requirements into .venv (a few minutes, once) ..."
   .venv/bin/pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' $wanted) -e .

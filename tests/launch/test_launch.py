@@ -354,6 +354,30 @@ def test_changes_that_are_not_sent_are_mentioned(place):
     assert "not committed" not in place(*call("tpu_vm install")).stderr
 
 
+def test_an_environment_whose_making_was_interrupted_is_made_whole(tmp_path):
+    """venv has put its Python there and no pip."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    for name in ("setup.py", "requirements.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".venv").mkdir()
+    pip = '"${0%python}pip"'
+    programs(tmp_path, stand_in="exit 0\n")
+    programs(tmp_path / ".venv" / "bin", python=f'[ "$2" = ensurepip ] && cp "$0" {pip} && echo exit 0 > {pip}\n')
+    (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    environment = os.environ | {"PYTHON": str(tmp_path / "stand_in")}
+    done = subprocess.run(["bash", tmp_path / "launch" / "environment.sh"], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".venv" / "installed-run").exists()
+
+
+def test_a_table_of_ablations_that_is_none_is_refused_before_anything_is_trained(tmp_path):
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    (tmp_path / "launch" / "environment.sh").write_text('vidflow() { echo "$@"; }\n')
+    command = ["bash", tmp_path / "launch" / "ablations.sh", "blocks", "position"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "There is no table 'position'" in done.stderr and not done.stdout
+
+
 @pytest.mark.parametrize("name", ["cloud.sh", "tpu_vm.sh", "xpk.sh"])
 def test_the_scripts_are_well_formed(name):
     subprocess.run(["bash", "-n", LAUNCH / name], check=True)
