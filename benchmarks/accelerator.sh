@@ -20,6 +20,12 @@ if [ "${1:-}" = --smoke ]; then
   smoke=yes parts="kernels attention step_1b"
   shift
 fi
+for name in "$@"; do
+  if [[ " $parts " != *" $name "* ]]; then
+    echo "benchmarks/accelerator.sh: error: There is no part '$name'${smoke:+ in small}: use one of ${parts// /, }." >&2
+    exit 2
+  fi
+done
 parts=" ${*:-$parts} "
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1

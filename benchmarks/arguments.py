@@ -18,6 +18,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Adds --against, --seconds, --limit and --json."""
     parser.add_argument("--against", metavar="torch", help="measure PyTorch too, in the same call, and print ratios")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long a case is timed after its warm-up")
+    add_limit_and_json(parser)
+
+
+def add_limit_and_json(parser: argparse.ArgumentParser) -> None:
+    """Adds those of `add_common` that do not ask how fast something is."""
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a process is given up")
     parser.add_argument("--json", metavar="FILE", help="write rows, ratios and what they were measured on")
 

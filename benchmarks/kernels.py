@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import arguments
 import children
 
+from vidflow import cli
+
 KERNELS_OF = {"cpu": ["xla"], "gpu": ["cudnn", "xla"], "tpu": ["splash", "xla"]}
 MOST = {"bfloat16": 0.02, "float32": 1e-4}
 
@@ -55,8 +57,8 @@ CASES = {
 def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments.parser(__doc__, "kernels.py")
     parser.add_argument("--kernels", metavar="NAME,...", help="default: xla, and cudnn on a GPU, splash on a TPU")
-    arguments.add_common(parser)
-    args = arguments.parse(parser, argv)
+    arguments.add_limit_and_json(parser)
+    args, _ = cli.parse_with_overrides(parser, argv)
 
     import machine
     import tables

@@ -2,7 +2,7 @@
 
   python benchmarks/summary.py FOLDER > FOLDER/summary.md
 
-It reads the files that --json of the other benchmarks wrote.
+It reads the files that --json of the other benchmarks wrote, but for those of saving.py, which has no rows.
 """
 
 import json
@@ -20,6 +20,8 @@ TITLES = {
     "kernels": "Kernels against the definition (largest difference over largest value)",
     "attention": "Attention",
     "train_step": "Training steps",
+    "autoencoder": "Autoencoders",
+    "text": "Text encoders",
 }
 
 
@@ -52,7 +54,7 @@ def section(name: str, document: dict[str, Any]) -> list[str]:
         cells = [cell.replace("|", "\\|") for cell in tables.cells(benchmark, row)]
         lines.append(_cells(cells + [""] * (width - len(cells))))
     if "GiB" in results:
-        lines += ["", "GiB: peak of the device's allocator; with * what the compiled program needs."]
+        lines += ["", "GiB: peak of the device's allocator, or of the process; with * what the compiled program needs."]
     ratios = [tables.ratio(benchmark, ratio) for ratio in document.get("ratios", [])]
     lines += ["", *(f"- {line}" for line in [*ratios, *document.get("notes", [])]), ""]
     return lines

@@ -130,6 +130,7 @@ def test_train_step_writes_its_rows_and_goes_on_after_one_that_fails(tmp_path):
         (train_step, ["--sizes=1b,2b"], "Unknown name '2b' in --sizes=1b,2b: use one of smoke"),
         (train_step, ["--kernel=flash"], "Unknown name 'flash' in --kernel=flash: use one of"),
         (train_step, ["--remat=some"], "Unknown name 'some' in --remat=some: use one of none"),
+        (kernels, ["--against=torch"], "Flag --against is unknown"),  # nothing is timed
         (summary, ["/nowhere"], "No results in /nowhere"),
     ],
 )
@@ -226,7 +227,32 @@ def test_the_summary_shows_rows_ratios_and_failures(tmp_path, capsys):
     assert "1b, 4,096 tokens: 1.25 times the speed of torch" in shown and "other" not in shown
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "case", "rate", "ratio"),
+    [
+        ("autoencoder", {"step": "decode", "frames": 9}, "frames_per_second", {"step": "decode"}),
+        ("text", {"tower": "clip", "texts": 64, "farthest": None}, "texts_per_second", {"tower": "clip"}),
+    ],
+)
+def test_the_summary_has_every_benchmark_with_rows(tmp_path, capsys, benchmark, case, rate, ratio):
+    numbers = {"ms": 500.0, "ms_iqr": 1.0, "peak_bytes": 2**31, "peak_of": "process", "parameters": 1000, rate: 31.25}
+    document = {"benchmark": benchmark, "device": "cpu", "versions": {"jax": "1"}, "commit": "abc"}
+    document |= {"rows": [case | numbers | {"framework": "vidflow"}], "command": "x.py", "date": "today"}
+    document |= {"ratios": [ratio | {"against": "another", "ratio": 1.25}]}
+    (tmp_path / "one.json").write_text(json.dumps(document))
+    summary.main([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "| 500 | 1 | 2 | 31.2 | 1,000 |" in shown and "1.25 times the speed of another" in shown
+
+
 # Everything together
+
+
+def test_the_accelerators_script_refuses_a_part_that_it_does_not_have(tmp_path):
+    command = ["bash", "benchmarks/accelerator.sh", str(tmp_path / "out")]
+    for flags in (["attentions"], ["--smoke", "step_5b"]):
+        done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and f"There is no part '{flags[-1]}'" in done.stderr and not done.stdout
 
 
 @pytest.mark.slow
