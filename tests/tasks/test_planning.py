@@ -137,6 +137,19 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_would(tmp_path, caps
     assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
 
 
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [
+        ({"model.strategy": "ulysses"}, 4),  # 12 heads
+        ({"model.design.time": "in_context"}, 1),  # 1,024 tokens and one
+        ({"model.design.text": "in_context", "text.encoders.byt5.tokens": 102}, 2),  # and 300 + 256 + 102
+    ],
+)
+def test_a_mesh_divides_all_that_is_spread_over_it(change, most):
+    found = layouts.candidates(tiny(batch_size=8, **change), parse("v5e:2x4"), free=False)
+    assert max(c.layout.sequence * c.layout.tensor for c in found) == most
+
+
 def test_a_search_of_which_nothing_fits_says_what_would(monkeypatch):
     """As the formulas say less than the compiler wants."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from vidflow.models import design
 from vidflow.models.sizes import size
 from vidflow.parallel import rules
 from vidflow.parallel.topologies import Slice, parse
@@ -68,7 +69,7 @@ def candidates(config: ConfigDict, slice_: Slice, *, free: bool) -> list[Candida
         parts = [n for n in range(1, rows + 1) if rows % n == 0] if free else [config.microbatches]
         for remat, microbatches in itertools.product(remats, parts):
             layout = Layout(*mesh, remat, microbatches)
-            if _divides(work, layout, slice_.slices):
+            if _divides(config, work, layout, slice_.slices):
                 found.append(estimate(config, work, layout, slice_))
     return sorted(found, key=lambda candidate: candidate.seconds)
 
@@ -104,12 +105,13 @@ def _divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-def _divides(work: Workload, layout: Layout, slices: int) -> bool:
-    groups = layout.data * layout.fsdp
+def _divides(config: ConfigDict, work: Workload, layout: Layout, slices: int) -> bool:
+    groups, ways, told = layout.data * layout.fsdp, layout.sequence * layout.tensor, design.of(config.model.design)
+    joined = (work.text_tokens if told.text == "in_context" else 0) + (told.time == "in_context")
     return (
         work.rows % (groups * layout.microbatches) == 0
-        and work.tokens % (layout.sequence * layout.tensor) == 0
-        and work.size.heads % layout.tensor == 0
+        and work.tokens % ways == (work.tokens + joined) % ways == 0
+        and work.size.heads % (ways if config.model.get("strategy") == "ulysses" else layout.tensor) == 0
         and work.size.width % (layout.fsdp * layout.sequence) == 0
         and groups % slices == 0
     )
