@@ -15,6 +15,7 @@ of the slice; generations are v4, v5e, v5p, v6e and tpu7x. Without --mesh, close
 from collections.abc import Sequence
 
 from vidflow import cli
+from vidflow.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = configs.override(configs.load(args.config), assignments)
     limits.check(config)
+    if args.json and (Path(args.json).is_dir() or not Path(args.json).absolute().parent.is_dir()):
+        raise UsageError(f"--json={args.json} is no file in a folder that exists: name one.")  # before minutes of work
     start()
     from vidflow import files
     from vidflow.parallel import topologies

@@ -137,6 +137,13 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_would(tmp_path, caps
     assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
 
 
+@pytest.mark.parametrize("file", ["", "absent/plan.json"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compiled(monkeypatch, tmp_path, file):
+    monkeypatch.delattr(searching, "plan")
+    with pytest.raises(UsageError, match="is no file in a folder that exists"):
+        verb.main([f"--config={EXPERIMENT}:smoke", "--topology=v5e:2x2", f"--json={tmp_path / file}"])
+
+
 @pytest.mark.parametrize(
     ("change", "most"),
     [
