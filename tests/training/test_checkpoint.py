@@ -63,6 +63,22 @@ def test_the_newest_the_round_and_the_best_are_kept(tmp_path):
     assert steps_in(tmp_path / "c") == [10, 14]
 
 
+def test_a_run_may_go_on_with_another_metric(tmp_path):
+    save(tmp_path / "c", (1, 5.0), (2, 2.0), keep=1, best="loss")
+    checkpoints = Checkpoints(tmp_path / "c", keep=1, best="psnr_error")
+    for step, error in ((3, 0.3), (4, 0.4)):
+        checkpoints.save(state(step), step, {"psnr_error": error})
+    checkpoints.close()
+    assert steps_in(tmp_path / "c") == [3, 4]
+    assert restore_ema(tmp_path / "c", best="psnr_error")[1] == 3
+
+
+def test_a_metric_that_no_checkpoint_has_is_refused(tmp_path):
+    save(tmp_path / "c", (1, 5.0), (2, 2.0), best="loss")
+    with pytest.raises(UsageError, match="no checkpoint with a metric 'psnr'.* one of its steps, 1, 2"):
+        restore_ema(tmp_path / "c", best="psnr")
+
+
 def test_a_step_that_is_there_is_not_written_again(tmp_path):
     save(tmp_path / "c", 3)
     before = (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").stat().st_mtime_ns

@@ -6,6 +6,7 @@ A step whose values do not have their digests is damaged: it is set aside and th
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ class Checkpoints:
             kept.append(_lowest(best))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(kept),
-            **_ranked_by(best),
+            best_fn=_ranked_by(best) if best else None,  # without it no metric is written
             cleanup_tmp_directories=True,
             create=True,
         )
@@ -118,7 +119,7 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
     Raises:
       UsageError: the folder holds no such checkpoint, or only damaged ones.
     """
-    options = ocp.CheckpointManagerOptions(read_only=True, **_ranked_by(best))
+    options = ocp.CheckpointManagerOptions(read_only=True)
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
 
@@ -133,7 +134,9 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
 
         steps = sorted(manager.all_steps())
         if best:
-            candidates = [manager.best_step()]
+            metrics = {step: manager.metrics(step) or {} for step in steps}
+            named = [step for step in steps if best in metrics[step]]
+            candidates = sorted(named, key=lambda step: (metrics[step][best], -step))[:1]
         else:
             candidates = steps if step is None else [step]
         if not candidates or not set(candidates) <= set(steps):
@@ -152,13 +155,13 @@ def _no_such(folder: Path, steps: list[int], step: int | None, best: str) -> str
 
 def _lowest(metric: str) -> Any:
     return managers.BestN(
-        get_metric_fn=lambda metrics: metrics[metric], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        get_metric_fn=_ranked_by(metric), reverse=True, n=1, keep_checkpoints_without_metrics=False
     )
 
 
-def _ranked_by(metric: str) -> dict[str, Any]:
-    """Options with which metrics are written and `best_step` is the one where this metric is lowest."""
-    return {"best_fn": lambda metrics: metrics[metric], "best_mode": "min"} if metric else {}
+def _ranked_by(metric: str) -> Callable[[dict[str, float]], float]:
+    """A checkpoint of a time when the run kept the best by another metric comes last."""
+    return lambda metrics: metrics.get(metric, math.inf)
 
 
 def _saved(manager: ocp.CheckpointManager, step: int) -> Any:
