@@ -79,6 +79,19 @@ def test_a_metric_that_no_checkpoint_has_is_refused(tmp_path):
         restore_ema(tmp_path / "c", best="psnr")
 
 
+def test_a_step_that_is_damaged_again_is_set_aside_again(tmp_path):
+    save(tmp_path / "c", 1, 2)
+    for _ in range(2):
+        for file in (tmp_path / "c" / "2" / "state").rglob("*"):
+            if file.is_file():
+                file.write_bytes(bytes(file.stat().st_size))
+        checkpoints = Checkpoints(tmp_path / "c")
+        assert int(checkpoints.restore(abstract(state())).step) == 1
+        checkpoints.save(state(2), 2)
+        checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2", "2.damaged"]
+
+
 def test_a_step_that_is_there_is_not_written_again(tmp_path):
     save(tmp_path / "c", 3)
     before = (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").stat().st_mtime_ns

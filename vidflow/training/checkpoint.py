@@ -7,6 +7,7 @@ A step whose values do not have their digests is damaged: it is set aside and th
 
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,7 +199,9 @@ def _newest_undamaged(
 
 def _set_aside(folder: Path, steps: list[int]) -> None:
     for step in steps:
-        (folder / str(step)).rename(folder / f"{step}{DAMAGED}")
+        aside = folder / f"{step}{DAMAGED}"
+        shutil.rmtree(aside, ignore_errors=True)  # of the same step when it was damaged before
+        (folder / str(step)).rename(aside)
 
 
 def _first_line(error: BaseException) -> str:
