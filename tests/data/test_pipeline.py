@@ -1,6 +1,7 @@
 """Batches as a function of the step."""
 
 import itertools
+import threading
 
 import jax
 import numpy as np
@@ -58,6 +59,21 @@ def test_the_global_order_does_not_depend_on_the_batch_size():
 
 def test_the_seed_changes_the_order():
     assert any((a["x"] != b["x"]).any() for a, b in zip(take(3), take(3, seed=1), strict=True))
+
+
+def test_every_thread_reads():
+    """Twelve threads, of which none gets its example before all have asked for one."""
+    together = threading.Barrier(12, timeout=20)
+
+    class Slow(Numbers):
+        def __getitem__(self, index):
+            together.wait()
+            return super().__getitem__(index)
+
+    rows, sharding = pipeline.rows(Slow(100), seed=0), batch_sharding(make_mesh())
+    stream = pipeline.batches(rows, batch_size=1, start=0, sharding=sharding, threads=12)
+    assert next(stream)["x"].shape == (1,)
+    together.abort()
 
 
 def test_an_empty_source_is_an_error_at_the_start():

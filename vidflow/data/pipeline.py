@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from vidflow.errors import UsageError
 
 FOREVER = 2**40  # rows in the global order; no run reads so many
+AHEAD = 8  # batches that are read before they are asked for, and at least one by each thread
 
 
 @runtime_checkable
@@ -76,7 +77,7 @@ def batches(
         grain.MapDataset.range(start * len(mine), FOREVER)
         .map(example)
         .batch(len(mine))
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8))
+        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(AHEAD, threads)))
     )
     for batch in local:
         yield jax.tree.map(lambda a: _global_array(a, mine, sharding, batch_size), batch)
