@@ -336,6 +336,16 @@ def test_more_bad_files_than_their_share_stop_the_run(tmp_path):
         FolderSource(tmp_path, frames=4, fps=None, max_bad=0.4, **SIZE)
 
 
+def test_a_folder_whose_files_have_all_gone_stops_the_run_whatever_the_share(tmp_path):
+    numbered(tmp_path, "a.mp4", 4)
+    caption(tmp_path, a="grey")
+    clips = source(tmp_path)
+    clips._replacements = lambda index: iter(200 * [0])  # which have no end otherwise
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(UsageError, match=r"1 of 1 videos .* no other is left \(the last, a.mp4: .*: mend them\."):
+        clips[0]
+
+
 def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
     folder, manifest = tmp_path / "clips", tmp_path / "data.json"
 

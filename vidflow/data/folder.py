@@ -159,12 +159,17 @@ class FolderSource:
         return len({file["name"] for file in self._files} | set(dict(self.skipped)))
 
     def _check_share(self) -> None:
-        if len(self.skipped) > self._max_bad * self._total:
-            name, reason = self.skipped[-1]
-            raise UsageError(
-                f"{len(self.skipped)} of {self._total} videos in {self._folder} are unusable, more than the share "
-                f"config.data.max_bad = {self._max_bad:g} (the last, {name}: {reason}): mend them or raise that share."
-            )
+        bad, total = len(self.skipped), self._total
+        if bad < total and bad <= self._max_bad * total:
+            return
+        share = f"more than the share config.data.max_bad = {self._max_bad:g}"
+        remedy = "mend them or raise that share"
+        if bad == total:  # whatever the share: nothing is left to replace a clip with
+            share, remedy = "and no other is left", "mend them"
+        name, reason = self.skipped[-1]
+        raise UsageError(
+            f"{bad} of {total} videos in {self._folder} are unusable, {share} (the last, {name}: {reason}): {remedy}."
+        )
 
 
 def drawn_interval(seed: int, index: int, most: int) -> int:
