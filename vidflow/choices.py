@@ -28,7 +28,7 @@ def choose(spec: str, kind: Any, *modules: ModuleType, where: str, **given: Any)
         a default that is not `given`, or a function that makes another kind.
     """
     name, _, arguments = spec.partition(":")
-    make = _imported(name, where) if "." in name else _listed(name, options(kind, *modules, given=given), where)
+    make = imported(name, where) if "." in name else _listed(name, options(kind, *modules, given=given), where)
     parameters = inspect.signature(make).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in given}
     if bare := [key for key, default in defaults.items() if default is inspect.Parameter.empty]:
@@ -70,7 +70,12 @@ def _listed(name: str, found: dict[str, Callable[..., Any]], where: str) -> Call
     return found[name]
 
 
-def _imported(name: str, where: str) -> Callable[..., Any]:
+def imported(name: str, where: str) -> Callable[..., Any]:
+    """The function of that dotted name.
+
+    Raises:
+      UsageError: no dotted name, or one of nothing that can be imported or of no function.
+    """
     module, _, function = name.rpartition(".")
     if not all(map(str.isidentifier, name.split("."))):
         raise UsageError(f"{where} names '{name}', which is no dotted name: write module.function.")

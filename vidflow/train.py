@@ -30,26 +30,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--distributed", action="store_true", help="train together with other hosts, see above")
     args, assignments = cli.parse_with_overrides(parser, argv)
 
-    import importlib
     from pathlib import Path
 
     from vidflow import config as configs
+    from vidflow import settings
+    from vidflow.choices import imported
     from vidflow.startup import start
 
+    if not args.workdir:
+        raise UsageError("--workdir is empty: name the folder of the run.")
     if "://" in args.workdir:
         raise UsageError(f"--workdir={args.workdir} is not a folder: mount the bucket with gcsfuse and name that.")
     config = configs.override(configs.load(args.config), assignments)
+    there = configs.flatten(config)
+    if missing := [name for name in ("task", *configs.flatten(settings.of_a_run())) if name not in there]:
+        raise UsageError(
+            f"{args.config} has no config.{missing[0]}, which every run has: start from settings.of_a_generator() or "
+            "settings.of_an_autoencoder() of vidflow/settings.py."
+        )
     start(args.distributed)
     from vidflow.training import hosts, loop, preemption, run_folder
 
-    workdir = Path(args.workdir)
+    build, workdir = imported(f"{config.task}.build", "config.task"), Path(args.workdir)
     preemption.stop_at_once(config.preemption_code)
     with hosts.held_by_first(workdir):
         run_folder.prepare(workdir, config)
         if run_folder.is_finished(workdir, config.steps):
             print(f"{workdir} is finished: {config.steps} steps. Raise --config.steps to go on.")
             return
-        loop.train(config, workdir, importlib.import_module(config.task).build(config, workdir))
+        loop.train(config, workdir, build(config, workdir))
 
 
 if __name__ == "__main__":

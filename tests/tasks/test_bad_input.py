@@ -1,6 +1,7 @@
 """Every bad input gets one sentence and exit code 2."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,21 @@ def test_configs(capsys, tmp_path, smoke_run):
     ready = [config, workdir, f"--config.autoencoder.run={smoke_run}"]
     assert "Unknown model size 'hugh'" in refused(*ready, "--config.model.size=hugh")
     assert "use 'bounce' or 'folder'" in refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--config.task=vidflow.tasks.video"], "names 'vidflow.tasks.video.build', which cannot be imported"),
+        (["--config=bare.py", "--workdir="], "--workdir is empty"),
+        (["--config=bare.py"], "bare.py has no config.task, which every run has"),
+    ],
+)
+def test_what_is_no_run_makes_no_folder(capsys, tmp_path, monkeypatch, flags, why):
+    monkeypatch.chdir(tmp_path)
+    Path("bare.py").write_text("from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict()\n")
+    assert why in refusal(capsys, train.main, f"--config={TEXT_TO_VIDEO}", "--workdir=run", *flags)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.py"]
 
 
 def test_sizes_and_lengths(capsys, tmp_path, smoke_run):

@@ -1,6 +1,5 @@
 """A step compiled for devices that nobody has: what it would need and at best take."""
 
-import importlib
 import math
 import re
 import tempfile
@@ -18,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidflow import axes
+from vidflow.choices import imported
 from vidflow.errors import UsageError
 from vidflow.parallel import compiling, roofline, rules, topologies
 from vidflow.parallel.hlo import Collective, Program, matrix_flops
@@ -95,7 +95,7 @@ def job(config: ConfigDict, step: str, mesh: Mesh) -> Job:
 
 
 def _train(config: ConfigDict, mesh: Mesh) -> Job:
-    learner = importlib.import_module(config.task).outline(config)
+    learner = imported(f"{config.task}.outline", "config.task")(config)
     program = make_program(config, learner, mesh)
     return Job(
         program.step,

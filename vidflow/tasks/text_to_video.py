@@ -1,6 +1,5 @@
 """Training a text-to-video model on the latents of a frozen autoencoder."""
 
-import importlib
 import logging
 import math
 import shutil
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from vidflow.choices import imported
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
 from vidflow.flow import objectives
@@ -205,8 +205,7 @@ def _copy_autoencoder(trained: Path, own: Path) -> None:
 def _train_autoencoder(config: ConfigDict, workdir: Path) -> None:
     logging.info("config.autoencoder.run is empty: training an autoencoder in %s", workdir)
     run_folder.prepare(workdir, config)
-    task = importlib.import_module(config.task).build(config, workdir)
-    loop.train(config, workdir, task)
+    loop.train(config, workdir, imported(f"{config.task}.build", "config.task")(config, workdir))
 
 
 class _Captioned:
