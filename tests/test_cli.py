@@ -1,5 +1,6 @@
 import argparse
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,14 @@ def test_the_command_in_a_process_of_its_own():
     wrong = subprocess.run([*command, "trian"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr == "vidflow: error: Verb 'trian' is unknown; did you mean 'train'?\n"
+
+
+def test_the_command_finds_modules_in_the_working_folder(tmp_path):
+    (tmp_path / "my_path.py").write_text("def spiral():\n    pass\n")
+    asked = "from vidflow import choices, cli\ncli.main([])\nchoices.imported('my_path.spiral', 'config.flow.path')"
+    command = [sys.executable, "-P", "-c", asked]  # -P: as for a script elsewhere
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def heavy_imports(module: str) -> set[str]:

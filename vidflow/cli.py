@@ -21,6 +21,7 @@ import ast
 import errno
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -135,7 +136,10 @@ def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console command `vidflow`."""
+    """The console command `vidflow`, which finds modules in the working folder as `python -m` does: what a config names
+    may be one of them. They come last here, so that none hides another."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     run(_dispatch, sys.argv[1:] if argv is None else argv)
 
 
