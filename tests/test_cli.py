@@ -1,6 +1,7 @@
 import argparse
 import ast
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,13 @@ def test_the_command_in_a_process_of_its_own():
     wrong = subprocess.run([*command, "trian"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr == "vidflow: error: Verb 'trian' is unknown; did you mean 'train'?\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "from vidflow import cli\ncli.run(lambda _: [print('line') for _ in range(100_000)])"
+    shown = f"{sys.executable} -c {shlex.quote(code)} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shown], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
 
 
 def test_the_command_finds_modules_in_the_working_folder(tmp_path):

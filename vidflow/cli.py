@@ -115,15 +115,20 @@ def _nearest_flag(name: str, flags: set[str]) -> str:
 
 
 def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
-    """Calls `main(argv)`; a UsageError becomes one line on stderr and exit code 2, Ctrl-C 130, Preempted its code."""
+    """Calls `main(argv)`; a UsageError becomes one line on stderr and exit code 2, Ctrl-C 130, Preempted its code, and
+    a reader of stdout that has gone, such as head, 141."""
     try:
         main(argv)
+        sys.stdout.flush()
     except Preempted as notice:
         print(f"vidflow: {notice}", file=sys.stderr)
         sys.exit(notice.code)
     except UsageError as error:
         print(f"vidflow: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more as it ends
+        sys.exit(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
