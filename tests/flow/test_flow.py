@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vidflow import settings
 from vidflow.errors import UsageError
 from vidflow.flow import couplings, guidance, objectives, paths, schedules, solvers, targets, times
+from vidflow.tasks import flow_parts
 
 
 def recipe(**options):
@@ -32,6 +34,50 @@ def test_logit_normal_has_its_median_at_the_sigmoid_of_the_mean():
 def test_quantiles_rise_within_the_unit_interval(density):
     t = np.asarray(density(jnp.linspace(1e-3, 1 - 1e-3, 200)))
     assert (np.diff(t) > 0).all() and 0 < t[0] and t[-1] < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "why"),
+    [
+        ("times", "shifted:factor=0", "go from 1 to 1, and must grow"),
+        ("times", "shifted:factor=-3", "no density of times"),
+        ("times", "mode:scale=5", "no density of times"),
+        ("times", "logit_normal:std=-1", "no density of times"),
+        ("times", "logit_normal:std=nan", "no density of times"),
+        ("path", "polynomial:power=0", "does not lead from noise"),
+        ("path", "polynomial:power=-1", "does not lead from noise"),
+        ("path", "variance_preserving:beta_min=-30", "does not lead from noise"),
+        ("path", "tests.flow.test_flow.backwards", "turn a path that runs the other way with paths.reverse"),
+    ],
+)
+def test_arguments_that_make_no_path_or_density_are_refused(name, spec, why):
+    flow = settings.of_a_generator().flow
+    flow[name] = spec
+    with pytest.raises(UsageError, match=why):
+        flow_parts.make_recipe(flow)
+
+
+def backwards() -> paths.Path:
+    return paths.reverse(paths.linear())
+
+
+@pytest.mark.parametrize("path", flow_parts.PARTS["flow.path"].names())
+@pytest.mark.parametrize("density", flow_parts.PARTS["flow.times"].names())
+def test_what_there_is_passes_the_checks_even_while_tracing(path, density):
+    flow = settings.of_a_generator().flow
+    flow.path, flow.times = path, density
+    jax.jit(lambda: flow_parts.make_recipe(flow) and 0)()
+
+
+def test_schedules_and_intervals_that_cannot_be_are_refused():
+    sampling = settings.of_a_generator().sampling
+    for factor in (0, -3):
+        sampling.schedule = f"shifted:factor={factor}"
+        with pytest.raises(UsageError, match="do not grow"), np.errstate(invalid="ignore"):
+            flow_parts.make_schedule(sampling, 5)
+    sampling.guidance_shape = "interval:low=0.9,high=0.1"
+    with pytest.raises(UsageError, match="from t = 0.9 to 0.1 is none"):
+        flow_parts.make_scale(sampling, 3.0, np.linspace(0, 1, 6))
 
 
 def test_mode_gathers_in_the_middle_or_at_the_ends():

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vidflow.errors import UsageError
 from vidflow.flow.solvers import Times, Velocity
 
 Model = Callable[[Float[Array, "B ..."], Float[Array, ""], Any], Float[Array, "B ..."]]
@@ -60,7 +61,13 @@ def constant(scale: float) -> Scale:
 
 
 def interval(scale: float, low: float = 0.1, high: float = 0.9) -> Scale:
-    """`scale` for low <= t <= high, 1 and half the cost elsewhere (Kynkaanniemi et al. 2024)."""
+    """`scale` for low <= t <= high, 1 and half the cost elsewhere (Kynkaanniemi et al. 2024).
+
+    Raises:
+      UsageError: low > high, between which there is nothing.
+    """
+    if low > high:
+        raise UsageError(f"Guidance from t = {low:g} to {high:g} is none: correct config.sampling.guidance_shape.")
     return lambda t: jnp.where((low <= t) & (t <= high), scale, 1.0)
 
 

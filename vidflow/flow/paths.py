@@ -9,8 +9,12 @@ A path is named in a config by its function: "linear", "variance_preserving:zero
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from vidflow.errors import UsageError
 
 Schedule = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -110,6 +114,21 @@ def reverse(path: Path) -> Path:
         alpha_dot=lambda s: -path.alpha_dot(1.0 - s),
         sigma_dot=lambda s: -path.sigma_dot(1.0 - s),
     )
+
+
+def check(path: Path) -> None:
+    """Raises UsageError: the path does not lead from noise to data, as with an argument that it was not meant for."""
+    with jax.ensure_compile_time_eval():
+        t = jnp.linspace(0.01, 0.99, 99)  # at the ends some paths have infinite velocities
+        values = np.stack([np.broadcast_to(f(t), t.shape) for f in path])
+    alpha, sigma = values[:2]
+    falls = alpha[1:] * sigma[:-1] < alpha[:-1] * sigma[1:]  # the ratio of signal to noise
+    led = not falls.any() and alpha[-1] * sigma[0] > alpha[0] * sigma[-1]
+    if not np.isfinite(values).all() or values[:2].min() < 0.0 or not led:
+        raise UsageError(
+            "config.flow.path does not lead from noise at t = 0 to data at t = 1 by a finite alpha and sigma, neither "
+            "of them negative: correct its arguments, or turn a path that runs the other way with paths.reverse."
+        )
 
 
 def _on_the_circle(alpha: Schedule, alpha_dot: Schedule) -> Path:

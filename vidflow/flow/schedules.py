@@ -60,8 +60,10 @@ def within(times: Times, start: float = 0.0, end: float = 1.0) -> Times:
     """The schedule drawn together to [start, end], for targets that say nothing at an end of the path.
 
     Raises:
-      UsageError: not 0 <= start < end <= 1.
+      UsageError: not 0 <= start < end <= 1, or times that do not grow.
     """
+    if not np.all(np.diff(times) > 0.0):
+        raise UsageError("The times of config.sampling.schedule do not grow from step to step: correct its arguments.")
     if not 0.0 <= start < end <= 1.0:
         raise UsageError(f"Sampling goes from 0 <= start < end <= 1, not from {start:g} to {end:g}: correct them.")
     return start + (end - start) * times

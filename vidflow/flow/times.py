@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from vidflow.errors import UsageError
+
 TimeDensity = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
@@ -53,6 +55,17 @@ def shifted(factor: float = 3.0, mean: float = 0.0, std: float = 1.0) -> TimeDen
 def shift(t: Float[Array | np.ndarray, "..."], factor: float) -> Float[Array | np.ndarray, "..."]:
     """Times moved towards the noise, logit t - log factor; 0 and 1 stay."""
     return t / (factor - (factor - 1.0) * t)
+
+
+def check(density: TimeDensity) -> None:
+    """Raises UsageError: it is no quantile function, as with an argument that it was not meant for."""
+    with jax.ensure_compile_time_eval():
+        t = np.asarray(density(jnp.linspace(0.01, 0.99, 99)))
+    if not (t[0] >= 0.0 and t[-1] <= 1.0 and t[0] < t[-1] and np.all(np.diff(t) >= 0.0)):
+        raise UsageError(
+            f"config.flow.times is no density of times: its quantiles from 0.01 to 0.99 go from {t[0]:g} to {t[-1]:g}, "
+            "and must grow within 0 and 1: correct its arguments."
+        )
 
 
 def draw(

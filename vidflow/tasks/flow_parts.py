@@ -57,9 +57,11 @@ def make_recipe(flow: ConfigDict) -> objectives.Recipe:
     """Path, target, times and coupling of training.
 
     Raises:
-      UsageError: a name or an argument that there is not.
+      UsageError: a name or an argument that there is not, or what is no path or no density of times.
     """
     parts = {name: _made(f"flow.{name}", flow[name]) for name in ("path", "target", "times", "coupling")}
+    paths.check(parts["path"])
+    times.check(parts["times"])
     return objectives.Recipe(**parts, per_frame=flow.per_frame, stratified=flow.stratified)
 
 
