@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, overrides = cli.parse_with_overrides(parser, argv)
     if bool(args.run) == bool(args.autoencoder) or bool(args.config) != bool(args.autoencoder):
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
-
+    if args.run and overrides:
+        raise UsageError(f"--config.{overrides[0][0]} is not for --run, which has a config of its own: leave it out.")
+    if args.autoencoder and args.only:
+        raise UsageError("--only chooses among the parts of a run, and --autoencoder has one: leave it out.")
     cli.check_counts(args, "prompts", "seeds", "clips")
 
     from pathlib import Path

@@ -28,10 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", metavar="N[,N...]", help="checkpoints by their steps (default: the newest)")
     parser.add_argument("--best", default="", metavar="METRIC", help="the checkpoint where config.checkpoint.best is")
     parser.add_argument("--out", required=True, metavar="NAME", help="FILE.safetensors, or a folder")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"), help="of --encoder's tensors")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of --encoder's tensors (default: bfloat16)")
     args, _ = cli.parse_with_overrides(parser, argv)
+    for flag, source in (("step", "run"), ("best", "run"), ("dtype", "encoder")):
+        if getattr(args, flag) and not getattr(args, source):
+            raise UsageError(f"--{flag} is of what --{source} names: leave it out.")
     if args.encoder:
-        _export_encoder(args.encoder, args.out, args.dtype)
+        _export_encoder(args.encoder, args.out, args.dtype or "bfloat16")
         return
     if args.step and args.best:
         raise UsageError("--step and --best both choose a checkpoint: give one of them.")

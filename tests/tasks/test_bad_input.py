@@ -7,7 +7,7 @@ import pytest
 
 from tests.real_clips import real_clip
 from tests.tasks.experiments import AUTOENCODER, TEXT_TO_VIDEO
-from vidflow import cli, encode, evaluate, sample, train
+from vidflow import cli, encode, evaluate, export, sample, train
 from vidflow.training import run_folder
 
 
@@ -49,6 +49,21 @@ def test_what_is_no_run_makes_no_folder(capsys, tmp_path, monkeypatch, flags, wh
     Path("bare.py").write_text("from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict()\n")
     assert why in refusal(capsys, train.main, f"--config={TEXT_TO_VIDEO}", "--workdir=run", *flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.py"]
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "why"),
+    [
+        (evaluate.main, ["--run=x", "--config.sampling.steps=5"], "--config.sampling.steps is not for --run"),
+        (evaluate.main, ["--autoencoder=x", "--config=x.py", "--only=loss"], "--only chooses among the parts of a run"),
+        (export.main, ["--run=x", "--out=y", "--dtype=float32"], "--dtype is of what --encoder names"),
+        (export.main, ["--encoder=x", "--out=y", "--step=3"], "--step is of what --run names"),
+        (export.main, ["--encoder=x", "--out=y", "--best=loss"], "--best is of what --run names"),
+    ],
+)
+def test_flags_that_would_do_nothing(capsys, tmp_path, monkeypatch, main, flags, why):
+    monkeypatch.chdir(tmp_path)
+    assert why in refusal(capsys, main, *flags)
 
 
 def test_sizes_and_lengths(capsys, tmp_path, smoke_run):
