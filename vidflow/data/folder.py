@@ -55,7 +55,7 @@ class FolderSource:
     Item i is the same bytes whenever it is asked for. Files are decoded in other processes.
 
     Raises:
-      UsageError: no such folder, no usable video, more than a share `max_bad` of them unusable,
+      UsageError: no such folder, no usable video, more than a share `max_bad` of them, or all, unusable,
         captions that contradict the folder, or a folder that is not that of the manifest.
     """
 

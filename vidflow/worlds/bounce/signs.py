@@ -92,7 +92,7 @@ def read(strips: UInt8[np.ndarray, "T h w 3"]) -> str:
 
 
 def score(said: str, wanted: str) -> dict[str, bool | float]:
-    """"glyphs": the share of the wanted word's that stand in their place; "word": whether it is the word."""
+    """"glyphs": the share of the longer word's places where both have the same; "word": whether it is the word."""
     right = [a == b for a, b in zip(said, wanted, strict=False)]
     return {"glyphs": sum(right) / max(len(said), len(wanted)), "word": said == wanted}
 
