@@ -213,6 +213,14 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
 
 
+def test_another_pipe_that_breaks_is_not_taken_for_the_reader_of_the_output():
+    def verb(argv):
+        raise BrokenPipeError("a decoder has gone")
+
+    with pytest.raises(BrokenPipeError, match="a decoder has gone"):
+        cli.run(verb, [])
+
+
 def test_the_command_finds_modules_in_the_working_folder(tmp_path):
     (tmp_path / "my_path.py").write_text("def spiral():\n    pass\n")
     asked = "from vidflow import choices, cli\ncli.main([])\nchoices.imported('my_path.spiral', 'config.flow.path')"

@@ -23,6 +23,7 @@ def test_every_experiment_is_within_them(path):
         (("text.encoders.ul2.dropout", "2"), "config.text.encoders.ul2.dropout is 2.0 and must be a number"),
         (("text.dtype", "float16"), "config.text.dtype is 'float16' and must be float32 or bfloat16"),
         (("autoencoder.train.model.patch", "0"), "config.autoencoder.train.model.patch is 0 and must be 1 or more"),
+        (("preemption_code", "256"), "config.preemption_code is 256 and must be a number from 1 to 255"),
         (("optimizer.b2", "1"), "config.optimizer.b2 is 1.0 and must be a number from 0 on and below 1"),
     ],
 )

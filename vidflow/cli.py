@@ -23,6 +23,7 @@ import importlib
 import importlib.util
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -127,6 +128,8 @@ def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
         print(f"vidflow: error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
+        if not _is_unread():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more as it ends
         sys.exit(141)
     except OSError as error:
@@ -138,6 +141,13 @@ def run(main: Callable[..., None], argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("vidflow: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_unread() -> bool:
+    """Whether what is printed has no reader any more; a pipe to another process may be what broke."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

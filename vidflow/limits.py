@@ -34,6 +34,7 @@ LIMITS = (
     (Limit(f"one of {', '.join(DTYPES)}", lambda x: x in DTYPES), ("model.dtype",)),
     (Limit(" or ".join(TEXT_DTYPES), lambda x: x in TEXT_DTYPES), ("text.dtype",)),
     (Limit(f"a number from 0 to {SEEDS[-1]}", lambda x: x in SEEDS), ("seed",)),
+    (Limit("a number from 1 to 255", lambda x: x in range(1, 256)), ("preemption_code",)),  # 0 means finished
     (
         _each("1 or more", lambda x: x >= 1),
         (

@@ -23,7 +23,7 @@ def start(distributed: bool = False) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of every folder that it only reads
     # When a checkpoint cannot be written one exception reaches us; asyncio would print one for each of its arrays.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vidflow" / "xla"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidflow" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     if not any(Path("/dev").glob("accel*")) and not any(Path("/dev").glob("vfio/*")):
