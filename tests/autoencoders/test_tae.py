@@ -151,6 +151,15 @@ def test_normalisation_is_undone_by_its_inverse():
     np.testing.assert_allclose(statistics.normalise(jnp.array([1.5, 2.0]).reshape(1, 1, 1, 1, 2)).ravel(), [1.0, 1.0])
 
 
+def test_hints_of_zeros_are_no_hints():
+    """Clips that show no frame are trained with zeros, and decoded without hints afterwards."""
+    module, params = build(hinted=True)
+    params, video = randomised(params, 0.2), jnp.ones((1, 4, 8, 8, 3))
+    z = encode(module, params, video).mean
+    nothing = jax.tree.map(jnp.zeros_like, jax.jit(lambda x: module.apply(params, x, method="hints"))(video[:, :1]))
+    np.testing.assert_array_equal(decode(module, params, z, 4, nothing), decode(module, params, z, 4))
+
+
 def test_hints_of_the_first_frame_change_nothing_until_they_are_learnt():
     module, params = build(hinted=True)
     video = jax.random.uniform(jax.random.key(1), (2, 4, 8, 8, 3), minval=-1)

@@ -123,12 +123,9 @@ class Conv(nn.Module):
         return TemporalConv(self.features, self.time_stride, self.dtype, name="temporal")(x)
 
 
-def pointwise(
-    features: int, dtype: Any = jnp.float32, name: str | None = None, init: nn.initializers.Initializer = conv_init
-) -> nn.Dense:
+def pointwise(features: int, dtype: Any = jnp.float32) -> nn.Dense:
     """A convolution of width 1."""
-    init = nn.with_logical_partitioning(init, CONV_NAMES)
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+    return nn.Dense(features, dtype=dtype, kernel_init=nn.with_logical_partitioning(conv_init, CONV_NAMES))
 
 
 class ResBlock(nn.Module):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vidflow.autoencoders.latents import Compression, Posterior
 from vidflow.autoencoders.layers import (
+    CONV_NAMES,
     AxialAttention,
     Conv,
     Features,
@@ -118,7 +119,6 @@ class TemporalAutoencoder(nn.Module):
         return self.decode(self.encode(video).mean, video.shape[1], hints)
 
 
-
 class Layers(NamedTuple):
     """How the parts of encoder and decoder are made."""
 
@@ -131,6 +131,12 @@ class Layers(NamedTuple):
 
     def block(self, features: int, name: str) -> ResBlock:
         return ResBlock(features, self.groups, self.kind, self.dtype, name=name)
+
+    def hint(self, features: int, name: str) -> nn.Dense:
+        """Zero at first: a model that learns to take hints starts out as it was. Without a bias, so that hints of
+        zeros, which training gives to the clips that show no frame, are no hints."""
+        init = nn.with_logical_partitioning(nn.initializers.zeros, CONV_NAMES)
+        return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
 
     def middle(self, x: Features, attention: bool) -> Features:
         """The innermost stage: block, attention, block; nothing in a model without attention."""
@@ -181,8 +187,8 @@ class Decoder(nn.Module):
         for level in reversed(range(len(self.widths))):
             for block in range(self.blocks + 1):
                 x = self.make.block(self.widths[level], f"level_{level}_block_{block}")(x)
-            if hints is not None:  # zero at first: a model that learns to take them starts out as it was
-                x += pointwise(x.shape[-1], self.make.dtype, f"hint_{level}", nn.initializers.zeros)(hints[level])
+            if hints is not None:
+                x += self.make.hint(x.shape[-1], f"hint_{level}")(hints[level])
             if level:
                 x = upsample(x, *self.strides[level - 1])
                 x = self.make.conv(self.widths[level - 1 if self.narrow else level], f"up_{level}")(x)
