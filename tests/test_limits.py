@@ -31,3 +31,18 @@ def test_a_value_beyond_its_limit_is_named(setting, said):
     config = configs.override(configs.load(str(EXPERIMENTS / "moviegen/video.py")), [setting])
     with pytest.raises(UsageError, match=said):
         limits.check(config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (("discriminator.time", "2"), "config.discriminator.time is 2 and must be 1 or 3"),
+        (("discriminator.layers", "-1"), "config.discriminator.layers is -1 and must be 0 or more"),
+        (("model.widths", "0,8"), r"config.model.widths is \(0, 8\) and must be 1 or more"),
+        (("model.blocks", "-1"), "config.model.blocks is -1 and must be 0 or more"),
+    ],
+)
+def test_an_autoencoder_has_limits_too(setting, said):
+    config = configs.override(configs.load(str(EXPERIMENTS / "bounce/autoencoder.py")), [setting])
+    with pytest.raises(UsageError, match=said):
+        limits.check(config)

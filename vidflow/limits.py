@@ -42,7 +42,8 @@ LIMITS = (
             *("checkpoint.every", "checkpoint.keep", "checkpoint.local_every"),
             *("stability.max_skips", "stability.window"),
             *("data.clips", "data.frames", "data.height", "data.width", "data.threads", "data.max_interval"),
-            *("model.patch", "model.positions", "model.channels", "sampling.steps", "sampling.batch"),
+            *("model.patch", "model.positions", "model.channels", "model.widths", "sampling.steps", "sampling.batch"),
+            "discriminator.width",
             *("text.length", "text.stride", "text.width", "text.heads"),
             *("text.encoders.*.tokens", "text.encoders.*.width"),
         ),
@@ -52,7 +53,8 @@ LIMITS = (
         (
             *("checkpoint.keep_every", "stability.loss_spike", "stability.norm_spike", "data.image_every"),
             *("optimizer.learning_rate", "optimizer.warmup", "optimizer.weight_decay", "optimizer.clip"),
-            *("text.layers", "losses.*"),
+            *("text.layers", "losses.*", "model.blocks", "model.groups"),
+            *("discriminator.layers", "discriminator.start", "discriminator.r1"),
         ),
     ),
     (
@@ -62,6 +64,7 @@ LIMITS = (
             *("text.dropout", "text.encoders.*.dropout"),
         ),
     ),
+    (Limit("1 or 3", lambda x: x in (1, 3)), ("discriminator.time",)),
     (_each("a number from 0 on and below 1", lambda x: 0 <= x < 1), ("optimizer.b1", "optimizer.b2")),
 )
 

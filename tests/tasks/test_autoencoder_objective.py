@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.autoencoders import published
-from tests.tasks.experiments import AUTOENCODER
+from tests.tasks.experiments import AUTOENCODER, ROOT
 from vidflow import config as configs
 from vidflow import train
 from vidflow.errors import UsageError
@@ -134,11 +134,35 @@ def test_a_share_of_the_clips_shows_its_first_frame():
         ("losses.perceptual=1", "needs config.lpips=FILE"),
         ("model.family=vq", "'vq': use tae"),
         ("model.family=causal", "has no up_strides, norm, edge, jointly: .*like=wan"),
+        ("model.kind=3D", "config.model.kind is '3D': use '2.5d' or '3d'"),
+        ("model.groups=5", "does not divide the 16 features of a level"),
+        ("model.widths=16,16,16", "strides has 1 strides and config.model.widths 3 levels"),
+        ("model.strides=((2,1),(2,2))", "strides has 2 strides and config.model.widths 2 levels"),
+        ("model.strides=((2,),)", "are not pairs"),
+        ("tiles.size=2.5,2,2 tiles.overlap=1,1,1", "give whole numbers"),
+        ("losses.l1=0 losses.l2=0 losses.kl=0", "Every weight in config.losses is 0"),
+        ("losses.l1=0 losses.l2=0 losses.adversarial=1", "config.losses has none: set one, or adaptive to false"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(override, message):
     with pytest.raises(UsageError, match=message):
-        learner(override)
+        learner(*override.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.norm=layer", "config.model.norm is 'layer': use 'rms' or 'frames' or 'clip'"),
+        ("model.attention=frames", "config.model.attention is 'frames': use '' or 'frame' or 'earlier'"),
+        ("model.up_strides=(2,2,2)", r"up_strides=\(2, 2, 2\) do not undo config.model.strides=\(1, 2, 2\)"),
+        ("model.up_strides=(2,2)", "up_strides has 2 strides and config.model.widths 4 levels"),
+        ("tiles.size=2,2,2 tiles.overlap=0,0,0", "must overlap by at least 1 latent"),
+    ],
+)
+def test_what_cannot_be_of_a_causal_one_is_a_sentence(override, message):
+    config = configs.load(f"{ROOT}/experiments/moviegen/autoencoder.py:like=wan,smoke")
+    with pytest.raises(UsageError, match=message):
+        autoencoder.outline(configs.override(config, [tuple(text.split("=", 1)) for text in override.split()]))
 
 
 @pytest.mark.slow

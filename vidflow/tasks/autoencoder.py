@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from vidflow.autoencoders import tiling
 from vidflow.autoencoders.latents import Statistics
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import make_source, to_float
@@ -27,11 +28,13 @@ def outline(config: ConfigDict) -> Learner:
     """What the config alone says of the task.
 
     Raises:
-      UsageError: a height or width that the strides do not divide.
+      UsageError: a height or width that the strides do not divide, tiles in which the trained one could not work.
     """
     module = frozen_autoencoder.make_model(config.model)
-    data = config.data
-    module.compression.latent_shape(data.frames, data.height, data.width)  # refuses sizes that do not divide
+    data, tiles = config.data, frozen_autoencoder.make_tiles(config.tiles)
+    latents = module.compression.latent_shape(data.frames, data.height, data.width)  # refuses sizes that do not divide
+    if tiles:
+        tiling.plan(latents[:3], module.compression, tiles)
     clip = jax.ShapeDtypeStruct((data.frames, data.height, data.width, 3), jnp.uint8)
     recipe = make_recipe(module, config)
     objective, critic = make_objective(recipe, config.data.image_every), recipe.critic

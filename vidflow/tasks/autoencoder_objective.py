@@ -55,12 +55,16 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
     """What the config of an autoencoder experiment asks for.
 
     Raises:
-      UsageError: an unknown loss, LPIPS without its weights, hints or tiles that the config does not describe.
+      UsageError: an unknown loss or none, LPIPS without its weights, an adaptive weight with nothing to adapt to, hints
+        or tiles that the config does not describe.
     """
     weights = {name: weight for name, weight in config.losses.items() if weight}
     unknown = sorted(set(config.losses) - set(KNOWN))
     if unknown:
         raise UsageError(f"Unknown config.losses.{unknown[0]}: use {', '.join(KNOWN)}.")
+    if not weights:
+        raise UsageError("Every weight in config.losses is 0, so there is nothing to learn by: set one.")
+    pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
     if "perceptual" in weights and not config.lpips:
         raise UsageError("config.losses.perceptual needs config.lpips=FILE, the weights of LPIPS: name it, or set 0.")
     if config.hint_share and not getattr(module, "hinted", False):
@@ -74,12 +78,16 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
         raise UsageError(
             "config.tile_share and config.hint_share exclude one another, for hints are of whole pictures."
         )
-    pixels = {name: OF_PIXELS[name] for name in OF_PIXELS if name in weights}
     if "perceptual" in weights:
         pixels["perceptual"] = jax.tree.map(jnp.asarray, perceptual.load(config.lpips)).distance
     if "random_features" in weights:
         pixels["random_features"] = jax.tree.map(jnp.asarray, perceptual.random_features()).distance
     critic = make_discriminator(config)
+    if critic and config.discriminator.adaptive and not pixels:
+        raise UsageError(
+            "config.discriminator.adaptive weighs the discriminator against losses of pixels, and config.losses has "
+            "none: set one, or adaptive to false."
+        )
     return Recipe(module, weights, pixels, critic, config.discriminator, config.hint_share, tiles, config.tile_share)
 
 

@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,18 +32,27 @@ from vidflow.training import weights
 from vidflow.typing import Latents, Video
 
 NAME = "autoencoder"  # of the folder inside a run
+# Of config.model by its family: what its words may be.
+CHOICES = {
+    "tae": {"kind": ("2.5d", "3d")},
+    "causal": {"norm": ("rms", "frames", "clip"), "attention": ("", "frame", "earlier")},
+}
 
 
 def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
     """The module that `config.model` of an autoencoder experiment describes.
 
     Raises:
-      UsageError: an unknown family, or the fields of another one.
+      UsageError: an unknown family or the fields of another one, a word that is no choice, or widths, strides and
+        groups that do not fit together.
     """
     if model.family == "causal":
-        return CausalAutoencoder(_layout(model), jnp.dtype(model.dtype))
+        layout = _layout(model)
+        _check_levels(model)
+        return CausalAutoencoder(layout, jnp.dtype(model.dtype))
     if model.family != "tae":
         raise UsageError(f"Unknown config.model.family '{model.family}': use tae or causal.")
+    _check_levels(model)
     return TemporalAutoencoder(
         widths=tuple(model.widths),
         strides=tuple(tuple(stride) for stride in model.strides),
@@ -57,6 +67,32 @@ def make_model(model: ConfigDict) -> TemporalAutoencoder | CausalAutoencoder:
         hinted=model.hinted,
         dtype=jnp.dtype(model.dtype),
     )
+
+
+def _check_levels(model: ConfigDict) -> None:
+    """Of what the modules themselves would take for something else, or tell by a traceback."""
+    for name, choices in CHOICES[model.family].items():
+        if model[name] not in choices:
+            raise UsageError(f"config.model.{name} is '{model[name]}': use {' or '.join(map(repr, choices))}.")
+    steps = len(model.widths) - 1
+    for name in ("strides", "up_strides") if model.family == "causal" else ("strides",):
+        if len(model[name]) != steps:
+            raise UsageError(
+                f"config.model.{name} has {len(model[name])} strides and config.model.widths {steps + 1} levels: give "
+                "a stride between each two of them."
+            )
+    if model.family == "causal" and math.prod(model.up_strides) != math.prod(model.strides):
+        raise UsageError(
+            f"config.model.up_strides={model.up_strides} do not undo config.model.strides={model.strides}: give both "
+            "the same product."
+        )
+    if model.family == "tae" and any(not isinstance(stride, tuple) or len(stride) != 2 for stride in model.strides):
+        raise UsageError(f"config.model.strides={model.strides} are not pairs: give each along time and along space.")
+    if model.groups and (uneven := [width for width in model.widths if width % model.groups]):
+        raise UsageError(
+            f"config.model.groups={model.groups} does not divide the {uneven[0]} features of a level: change one of "
+            "them, or set groups to 0 for no normalisation in groups."
+        )
 
 
 def _layout(model: ConfigDict) -> Layout:
@@ -74,12 +110,16 @@ def make_tiles(config: ConfigDict) -> Tiles | None:
     they are empty.
 
     Raises:
-      UsageError: other than three numbers each, or tiles that cannot be.
+      UsageError: other than three whole numbers each, or tiles that cannot be.
     """
     if not config.size:
         return None
-    if len(config.size) != 3 or len(config.overlap) != 3:
-        raise UsageError(f"tiles.size={config.size}, tiles.overlap={config.overlap}: give time, height and width each.")
+    whole = all(type(number) is int for number in (*config.size, *config.overlap))
+    if len(config.size) != 3 or len(config.overlap) != 3 or not whole:
+        raise UsageError(
+            f"tiles.size={config.size}, tiles.overlap={config.overlap}: give whole numbers for time, height and width "
+            "each."
+        )
     return Tiles(tuple(config.size), tuple(config.overlap)).check()
 
 
