@@ -45,3 +45,20 @@ def test_random_features_are_a_distance_under_a_name_of_their_own():
     assert 0 < near < slope(one, other)[0] and jnp.abs(gradient).max() > 0
     same, gradient = slope(one, one)
     assert same < 1e-10 and np.isfinite(gradient).all() and measure.name == "random"
+
+
+@pytest.mark.parametrize("name", perceptual.NETWORKS)
+def test_pictures_of_which_nothing_would_be_left_are_refused(name):
+    """Their distance would be the mean of no features, which is not a number."""
+    network, width, kernels = perceptual.NETWORKS[name], 3, []
+    for stage in network.stages:
+        shapes = [(size, size, width if place == 0 else 2, 2) for place, (_, size, _, _) in enumerate(stage)]
+        kernels.append(tuple(jnp.ones(shape) for shape in shapes))
+        width = 2
+    ones = tuple(tuple(jnp.zeros(2) for _ in stage) for stage in kernels)
+    measure = perceptual.Perceptual(tuple(kernels), ones, tuple(jnp.ones(2) for _ in kernels), name)
+    smallest = jnp.zeros((1, 1, network.smallest, network.smallest, 3))
+    features = jax.eval_shape(measure._features, smallest)
+    assert min(features[-1].shape[1:3]) == 1
+    with pytest.raises(UsageError, match=f"at least {network.smallest} x {network.smallest} pixels, not "):
+        measure.distance(smallest[:, :, 1:], smallest[:, :, 1:])

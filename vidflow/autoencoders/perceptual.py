@@ -28,11 +28,13 @@ class Network(NamedTuple):
       stages: (index among the network's layers, kernel size, stride, padding) of the convolutions of each stage.
       pool: width of the maximum, of stride 2, before every stage but the first.
       pooled: which stages have it before them.
+      smallest: pixels that a picture's height and width need, so that something is left to compare in the last stage.
     """
 
     stages: tuple[tuple[tuple[int, int, int, int], ...], ...]
     pool: int
     pooled: tuple[int, ...]
+    smallest: int
 
 
 def _three(*indices: int) -> tuple[tuple[int, int, int, int], ...]:
@@ -41,10 +43,10 @@ def _three(*indices: int) -> tuple[tuple[int, int, int, int], ...]:
 
 NETWORKS = {
     "vgg": Network(
-        (_three(0, 2), _three(5, 7), _three(10, 12, 14), _three(17, 19, 21), _three(24, 26, 28)), 2, (1, 2, 3, 4)
+        (_three(0, 2), _three(5, 7), _three(10, 12, 14), _three(17, 19, 21), _three(24, 26, 28)), 2, (1, 2, 3, 4), 16
     ),
-    "alex": Network((((0, 11, 4, 2),), ((3, 5, 1, 2),), _three(6), _three(8), _three(10)), 3, (1, 2)),
-    "random": Network((_three(0), _three(2), _three(4)), 2, (1, 2)),
+    "alex": Network((((0, 11, 4, 2),), ((3, 5, 1, 2),), _three(6), _three(8), _three(10)), 3, (1, 2), 31),
+    "random": Network((_three(0), _three(2), _three(4)), 2, (1, 2), 4),
 }
 RANDOM_WIDTHS = (32, 64, 128)
 
@@ -65,7 +67,18 @@ class Perceptual:
     name: str = flax.struct.field(pytree_node=False)
 
     def distance(self, one: Video, other: Video) -> Float[Array, "B"]:
-        """The mean over frames of the distance; pixels in [-1, 1], passes gradients."""
+        """The mean over frames of the distance; pixels in [-1, 1], passes gradients.
+
+        Raises:
+          UsageError: pictures of which the network's last stage would have nothing.
+        """
+        smallest = NETWORKS[self.name].smallest
+        if min(one.shape[2:4]) < smallest:
+            size = f"{one.shape[2]} x {one.shape[3]}"
+            raise UsageError(
+                f"Features of the network '{self.name}' need pictures of at least {smallest} x {smallest} pixels, not "
+                f"{size}: use larger ones, or another network."
+            )
         pairs = zip(self._features(one), self._features(other), self.weights, strict=True)
         frames = sum((jnp.square(_unit(a) - _unit(b)) @ weight).mean(axis=(1, 2)) for a, b, weight in pairs)
         return frames.reshape(one.shape[0], -1).mean(axis=1)
