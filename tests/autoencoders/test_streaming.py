@@ -41,6 +41,16 @@ def test_chunks_are_the_whole(model, frames, chunk):
     np.testing.assert_allclose(again, decoded, atol=1e-5)
 
 
+def test_sizes_that_strides_do_not_divide_are_filled_up_and_cut(model):
+    coder, video = Streaming(*model), np.random.default_rng(2).uniform(-1, 1, (1, 3, 7, 9, 3)).astype(np.float32)
+    filled = np.pad(video, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    z, expected = (np.concatenate([part.mean for part in coder.encode(x)], axis=1) for x in (video, filled))
+    assert z.shape == (1, 2, 4, 5, 3)
+    np.testing.assert_array_equal(z, expected)
+    for cut, whole in zip(coder.decode(z, size=(7, 9)), coder.decode(z), strict=True):
+        np.testing.assert_array_equal(cut, whole[:, :, :7, :9])
+
+
 def test_pixels_out_of_range_are_refused_where_they_come(model):
     video = np.zeros((1, 9, 8, 8, 3), np.float32)
     video[:, 7] = 2.0

@@ -1,11 +1,11 @@
 """Videos of any length through a causal autoencoder in constant memory: chunk after chunk, each knowing those before.
 
     coder = Streaming(wan.module, wan.params)
-    for frames in coder.decode(latents):
+    for frames in coder.decode(latents, size=(height, width)):
         writer.write(frames)
 
 What comes out is what the whole video would give: nothing is blended and there are no seams. Two programs are compiled,
-one for the first chunk and one for every other.
+one for the first chunk and one for every other, and a third where the last chunk is shorter.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,8 @@ class Streaming:
         )
 
     def encode(self, video: Any, chunk: int = 1) -> Iterator[Posterior]:
-        """Posteriors of 1 latent frame, then of `chunk` at a time.
+        """Posteriors of 1 latent frame, then of `chunk` at a time. Where the strides do not divide height or width, the
+        last row and column are repeated until they do.
 
         Args:
           video: [B, T, H, W, 3] in [-1, 1], an array or anything that can be sliced like one, as a file in memory map.
@@ -58,17 +59,20 @@ class Streaming:
         starts = [0, *range(1, frames, chunk * time)]
         ends = [1, *(start + chunk * time for start in starts[1:])]
         call = partial(self._chunks, method="encode_chunk")
-        yield from call(_filled(_read(video, a, b), b - a, time) for a, b in zip(starts, ends, strict=True))
+        fill = self._module.compression.filled
+        yield from call(fill(_filled(_read(video, a, b), b - a, time)) for a, b in zip(starts, ends, strict=True))
 
-    def decode(self, latents: Any, chunk: int = 1) -> Iterator[Video]:
-        """The frame of the first latent, then those of `chunk` latents at a time.
+    def decode(self, latents: Any, chunk: int = 1, size: tuple[int, int] | None = None) -> Iterator[Video]:
+        """The frame of the first latent, then those of `chunk` latents at a time; of each frame, with a `size`, the
+        upper left so many rows and columns.
 
         Args:
           latents: [B, t, h, w, c], not normalised, an array or anything that can be sliced like one.
         """
         starts = range(1, latents.shape[1], chunk)
         parts = [latents[:, :1], *(latents[:, start : start + chunk] for start in starts)]
-        yield from self._chunks(map(jnp.asarray, parts), method="decode_all")
+        for frames in self._chunks(map(jnp.asarray, parts), method="decode_all"):
+            yield frames if size is None else frames[:, :, : size[0], : size[1]]
 
     def _chunks(self, parts: Iterator[jax.Array], method: str) -> Iterator[Any]:
         cache: dict[str, Any] = {}
