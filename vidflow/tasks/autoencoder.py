@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vidflow.autoencoders import tiling
 from vidflow.autoencoders.latents import Statistics
 from vidflow.data.pipeline import Source
-from vidflow.data.sources import make_source, to_float
+from vidflow.data.sources import clips_at_once, make_source, to_float
 from vidflow.parallel import rules
 from vidflow.parallel.hlo import matrix_flops
 from vidflow.tasks import frozen_autoencoder
@@ -60,20 +60,24 @@ def build(config: ConfigDict, workdir: Path) -> Task:
 
     def finish(params: Any) -> None:
         params = {"params": params["params"]}  # without the discriminator
-        statistics = measure_statistics(module, params, source, config.batch_size)
+        # Bounce's clips are independent of one another; neighbours in other sources may be of one video.
+        spread = config.data.source != "bounce"
+        statistics = measure_statistics(module, params, source, config.batch_size, spread)
         frozen_autoencoder.save(workdir / frozen_autoencoder.NAME, config.model, params, statistics)
 
     return Task(learner, _Videos(source), finish)
 
 
-def measure_statistics(module: Any, params: Any, source: Source, batch_size: int) -> Statistics:
-    """Mean and deviation per channel of the posterior means of the first clips of the source."""
+def measure_statistics(module: Any, params: Any, source: Source, batch_size: int, spread: bool = False) -> Statistics:
+    """Mean and deviation per channel of the posterior means of the first clips of the source, or of as many that are
+    spread evenly over it. On one device: at most `batch_size` at a time, of large clips fewer."""
     encode = jax.jit(lambda params, video: module.apply(params, video, method="encode").mean)
     clips = min(STATISTICS_CLIPS, len(source))
+    chosen = [index * len(source) // clips if spread else index for index in range(clips)]
+    batch = clips_at_once(*source[0]["video"].shape[:3], most=batch_size)
     latents = [
-        np.asarray(encode(params, to_float(np.stack([source[i]["video"] for i in range(low, high)]))))
-        for low in range(0, clips, batch_size)
-        for high in [min(low + batch_size, clips)]
+        np.asarray(encode(params, to_float(np.stack([source[i]["video"] for i in chosen[low : low + batch]]))))
+        for low in range(0, clips, batch)
     ]
     z = np.concatenate(latents).reshape(-1, module.compression.channels).astype(np.float64)
     return Statistics(tuple(z.mean(axis=0).tolist()), tuple(np.maximum(z.std(axis=0), 1e-6).tolist()))
