@@ -49,6 +49,18 @@ def test_an_interrupted_copy_is_no_model_and_goes_again(tmp_path):
     load_encoder(tmp_path / "slim")
 
 
+def test_what_an_interrupted_copy_left_does_not_stay(tmp_path):
+    """One of twice the bytes has files of higher numbers."""
+    folder, out = published.folder("umt5", tmp_path / "umt5"), tmp_path / "slim"
+    slim(folder, out, np.float32)
+    (out / "model.safetensors.index.json").unlink()
+    size = slim(folder, out, np.float16)
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert {file.name for file in out.glob("*.safetensors")} == set(index["weight_map"].values())
+    stored = sum(value.nbytes for file in out.glob("*.safetensors") for value in load_file(file).values())
+    assert size == index["metadata"]["total_size"] == stored
+
+
 def test_a_model_is_not_written_over(tmp_path):
     folder = published.folder("umt5", tmp_path / "umt5")
     with pytest.raises(UsageError, match="holds a model already"):

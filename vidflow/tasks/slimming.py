@@ -35,15 +35,18 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
     if (out / SINGLE).exists() or (out / LISTED).exists():
         raise UsageError(f"{out} holds a model already: name another folder.")
     limit = max(Path(shard).stat().st_size for shard in weights.shards) // SHARE
-    pending: dict[str, np.ndarray] = {}
+    size, pending = 0, {}
     place: dict[str, str] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob("model-?????.safetensors"):  # by a call that was interrupted, perhaps of another dtype
+            left.unlink()
         for name in sorted(weights.shapes):
             value = weights.read(name).astype(dtype)
             if pending and sum(x.nbytes for x in pending.values()) + value.nbytes > limit:
                 _flush(out, pending, place)
             pending[weights.full_name(name)] = value
+            size += value.nbytes
         _flush(out, pending, place)
         words = Path(pretrained.tokenizer_folder(folder))
         for file in tokenizers.FILES:
@@ -52,7 +55,6 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
         shutil.copyfile(folder / "config.json", out / "config.json")
     except (OSError, SafetensorError) as error:
         raise UsageError(f"Cannot write {out} ({error}): make room or choose another folder.") from None
-    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     index = {"metadata": {"total_size": size}, "weight_map": place}
     files.write_whole(out / LISTED, json.dumps(index, indent=2) + "\n")
     return size
