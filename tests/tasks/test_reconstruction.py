@@ -78,6 +78,13 @@ def test_the_distance_of_all_clips_is_in_the_table_without_an_interval(tmp_path)
     assert reconstruction.table({"black": rows["black"]}).splitlines()[1].endswith(f" {rows['black']['rfvd'].mean:.3f}")
 
 
+def test_the_interval_of_one_number_is_not_known(monkeypatch):
+    monkeypatch.setattr(reconstruction.I3D, "logits", lambda network, video: video.mean(axis=(1, 2, 3)))
+    judges = reconstruction.Judges(i3d=reconstruction.I3D({}))
+    found = reconstruction.scores(np.zeros_like, [{"video": waves(2)[0]}, {"video": waves(3)[0, 1:]}], 2, judges)
+    assert found["rfvd"].mean > 0 and np.isnan(found["rfvd"][1:3]).all()
+
+
 def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):
     import shutil
 

@@ -126,7 +126,7 @@ def scores(codec: Codec, source: Source, clips: int, judges: Judges = NO_JUDGES)
     found = {name: intervals.mean(values) for name, values in rows.items()}
     if judges.i3d is not None:
         distance = frechet.distance(*map(np.concatenate, features))
-        found["rfvd"] = Interval(distance, distance, distance, clips)
+        found["rfvd"] = Interval(distance, np.nan, np.nan, clips)
     return found
 
 
