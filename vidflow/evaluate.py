@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.autoencoders import perceptual
     from vidflow.metrics import i3d
     from vidflow.parallel.mesh import mesh_of
-    from vidflow.tasks import evaluation, reconstruction
+    from vidflow.tasks import evaluation, frozen_autoencoder, reconstruction
     from vidflow.training import hosts, run_folder
 
     parts = evaluation.named("--only", args.only) if args.only else evaluation.PARTS
@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.autoencoder:
         config = configs.override(configs.load(args.config), overrides)
         limits.check(config)
-        said, rows = evaluation.evaluate_published(args.autoencoder, config.data, config.seed, args.clips, judges)
+        tiles = frozen_autoencoder.make_tiles(config.tiles) if "tiles" in config else None
+        said, rows = evaluation.evaluate_published(
+            args.autoencoder, config.data, config.seed, args.clips, judges, tiles
+        )
         print(reconstruction.table(rows))
     else:
         run = Path(args.run)

@@ -11,6 +11,7 @@ from tests.autoencoders import published
 from tests.tasks.experiments import ROOT
 from vidflow import autoencoders, train
 from vidflow.autoencoders.latents import Compression
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
 from vidflow.tasks import frozen_autoencoder
 
@@ -90,6 +91,15 @@ def test_sizes_that_strides_do_not_divide_are_filled_up_and_cut(tmp_path):
     assert jnp.array_equal(z, expected) and z.shape[2:4] == (2, 2)
     assert jnp.array_equal(model.decode(z, 5, (11, 14)), model.decode(z, 5)[:, :, :11, :14])
     assert model.decode(model.encode(video[:, :1, :1, :1]).mean, 1, (1, 1)).shape == (1, 1, 1, 1, 3)
+
+
+def test_encode_and_decode_go_in_tiles(tmp_path):
+    """Those that a causal model refuses are refused, so they are asked for."""
+    model = autoencoders.load(published.write("wan", tmp_path), Tiles((1, 1, 1), (0, 0, 0)))
+    with pytest.raises(UsageError, match="must overlap by at least 1 latent"):
+        model.encode(published.video(9))
+    with pytest.raises(UsageError, match="must overlap by at least 1 latent"):
+        model.decode(published.latents(3, 4), 9)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.autoencoders import published
-from tests.tasks.experiments import AUTOENCODER
+from tests.tasks.experiments import AUTOENCODER, TEXT_TO_VIDEO
+from vidflow import config as configs
 from vidflow import evaluate
 from vidflow.autoencoders.latents import Compression
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
 from vidflow.metrics import i3d
-from vidflow.tasks import reconstruction
+from vidflow.tasks import evaluation, frozen_autoencoder, reconstruction
+from vidflow.training import run_folder
 
 
 def waves(frames=9, size=32):
@@ -50,6 +53,45 @@ def test_the_card_says_what_the_numbers_are_of():
     card = reconstruction.protocol(ConfigDict(data), 12, Compression(4, 8, 8, 16, True)).card()
     assert "12 clips of clips (the first ones, not held out), 33 frames of 96x64 at 16 frames a second" in card
     assert "4x8x8, 16 channels: 13824 numbers for 608256, one for 44.0." in card
+
+
+def test_the_card_tells_what_else_the_numbers_depend_on():
+    config = configs.override(configs.load(AUTOENCODER), [("data.max_interval", "3")])
+    data = configs.from_json(json.dumps({**json.loads(configs.to_json(config.data)), "signs": True}))
+    card = reconstruction.protocol(data, 12, Compression(2, 4, 4, 4), Tiles((2, 4, 4), (1, 2, 2))).card()
+    assert "12 clips of bounce level 0 with signs (held out)" in card
+    assert "at 8 frames a second, one in 1 to 3 of them; " in card
+    assert "Latents 2x4x4, 4 channels, in tiles of 2x4x4 that share 1x2x2: 1024 numbers" in card
+
+
+class Loaded(Exception):
+    """With the tiles that a model should work in."""
+
+
+def loaded(folder, tiles=None):
+    raise Loaded(tiles)
+
+
+@pytest.mark.parametrize(("experiment", "where"), [(AUTOENCODER, ""), (TEXT_TO_VIDEO, "autoencoder.train.")])
+def test_an_autoencoder_is_scored_in_its_tiles(experiment, where, tmp_path, monkeypatch):
+    tiles = [(f"{where}tiles.size", "2,4,4"), (f"{where}tiles.overlap", "1,2,2")]
+    run_folder.write_config(tmp_path, configs.override(configs.load(experiment), tiles))
+    monkeypatch.setattr(frozen_autoencoder, "load", loaded)
+    with pytest.raises(Loaded) as found:
+        evaluation.evaluate(tmp_path, 2, [0], 4, parts=("autoencoder",))
+    assert found.value.args == (Tiles((2, 4, 4), (1, 2, 2)),)
+
+
+def test_a_published_autoencoder_is_scored_in_the_tiles_of_the_config(monkeypatch):
+    monkeypatch.setattr(evaluation.autoencoders, "load", loaded)
+    flags = ["--autoencoder=wan", f"--config={AUTOENCODER}"]
+    for tiles, wanted in (
+        ([], None),
+        (["--config.tiles.size=2,4,4", "--config.tiles.overlap=1,2,2"], Tiles((2, 4, 4), (1, 2, 2))),
+    ):
+        with pytest.raises(Loaded) as found:
+            evaluate.main([*flags, *tiles])
+        assert found.value.args == (wanted,)
 
 
 def test_a_published_model_is_scored_beside_the_floor(tmp_path, capsys):

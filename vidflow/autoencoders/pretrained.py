@@ -23,9 +23,11 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from vidflow import files
+from vidflow.autoencoders import tiling
 from vidflow.autoencoders.causal3d import HUNYUAN_VIDEO, WAN, CausalAutoencoder
 from vidflow.autoencoders.latents import Compression, Posterior, Statistics, check_range
 from vidflow.autoencoders.tae import TemporalAutoencoder
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
 from vidflow.typing import Video
 
@@ -39,18 +41,21 @@ class Pretrained:
       module, params: as Linen applies them.
       statistics: with which its latents are normalised.
       clips: whether decoded values are cut to [-1, 1], as Wan's are.
+      tiles: in which it works, if in any.
     """
 
     def __init__(
-        self, module: CausalAutoencoder | TemporalAutoencoder, params: Any, statistics: Statistics, clips: bool
+        self,
+        module: CausalAutoencoder | TemporalAutoencoder,
+        params: Any,
+        statistics: Statistics,
+        clips: bool,
+        tiles: Tiles | None = None,
     ) -> None:
-        self.module, self.params, self.statistics, self.clips = module, params, statistics, clips
-        self._encode = jax.jit(
-            lambda params, video: module.apply(params, module.compression.filled(video), method="encode")
-        )
-        self._decode = jax.jit(
-            lambda params, z, frames: module.apply(params, z, frames, method="decode"), static_argnums=2
-        )
+        self.module, self.params, self.statistics, self.clips, self.tiles = module, params, statistics, clips, tiles
+        encode, fill = tiling.encode_with(module, tiles), module.compression.filled
+        self._encode = jax.jit(lambda params, video: encode(params, fill(video)))
+        self._decode = jax.jit(tiling.decode_with(module, tiles), static_argnums=2)
 
     @property
     def compression(self) -> Compression:
@@ -78,8 +83,9 @@ class Pretrained:
         return jnp.clip(video, -1.0, 1.0) if self.clips else video
 
 
-def load(path: Any) -> Pretrained:
-    """Reads a folder with the `AutoencoderKLWan` of Wan 2.1, an `AutoencoderKLHunyuanVideo` or an `AutoencoderKL`.
+def load(path: Any, tiles: Tiles | None = None) -> Pretrained:
+    """Reads a folder with the `AutoencoderKLWan` of Wan 2.1, an `AutoencoderKLHunyuanVideo` or an `AutoencoderKL`; it
+    will work in tiles if there are any.
 
     Raises:
       UsageError: no such folder, another kind of model, or a tensor that is missing, left over or of another shape;
@@ -95,7 +101,7 @@ def load(path: Any) -> Pretrained:
     theirs = read(path, like["params"])
     fresh = {} if len(theirs) == len(_flat(like["params"])) else _flat(nn.unbox(jax.jit(init)())["params"])
     params = {"params": traverse_util.unflatten_dict(fresh | theirs, sep="/")}
-    return Pretrained(module, params, statistics, form.clips)
+    return Pretrained(module, params, statistics, form.clips, tiles)
 
 
 def is_published(path: Any) -> bool:

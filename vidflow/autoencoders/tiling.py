@@ -7,6 +7,7 @@ decoder has tiles of 4 latent frames that overlap by 2 (section 3.1.1).
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -76,6 +77,28 @@ def encode(run: Encode, video: Video, compression: Compression, tiles: Tiles) ->
     missing = int(axes[0].pixels[-1]) + axes[0].pixel_size - video.shape[1]
     video = jnp.pad(video, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")
     return _blend(run, video, axes, to_pixels=False)
+
+
+def encode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Video], Posterior]:
+    """(params, video) -> posterior, in tiles where there are any."""
+
+    def in_tiles(params: Any, video: Video) -> Posterior:
+        run = partial(module.apply, params, method="encode")
+        return encode(run, video, module.compression, tiles) if tiles else run(video)
+
+    return in_tiles
+
+
+def decode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Latents, int], Video]:
+    """(params, latents, frames) -> video, in tiles where there are any."""
+
+    def in_tiles(params: Any, z: Latents, frames: int) -> Video:
+        if not tiles:
+            return module.apply(params, z, frames, method="decode")
+        run = partial(module.apply, params, method="decode_all")
+        return decode(run, z, frames, module.compression, tiles)
+
+    return in_tiles
 
 
 def decode_in_time(run: Callable[[Latents], Any], z: Any, num_frames: int, axis: Axis) -> Iterator[np.ndarray]:

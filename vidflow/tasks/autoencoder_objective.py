@@ -10,7 +10,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from vidflow.autoencoders import discriminator, losses, perceptual
+from vidflow.autoencoders import discriminator, losses, perceptual, tiling
 from vidflow.autoencoders.latents import Posterior
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
@@ -164,13 +164,13 @@ def on_videos(
 
 
 def _encode(recipe: Recipe, own: Any, video: Video, tiled: bool) -> Posterior:
-    return frozen_autoencoder.encode_with(recipe.module, recipe.tiles if tiled else None)(own, video)
+    return tiling.encode_with(recipe.module, recipe.tiles if tiled else None)(own, video)
 
 
 def _decode(recipe: Recipe, own: Any, z: Latents, frames: int, hints: Any, tiled: bool) -> Video:
     if hints is not None:  # of a whole picture, which tiles are not
         return recipe.module.apply(own, z, frames, hints, method="decode")
-    return frozen_autoencoder.decode_with(recipe.module, recipe.tiles if tiled else None)(own, z, frames)
+    return tiling.decode_with(recipe.module, recipe.tiles if tiled else None)(own, z, frames)
 
 
 def _adversarial(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from vidflow import autoencoders, files
 from vidflow import config as configs
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.data import video
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.data.sources import make_source, to_bytes, to_float
@@ -80,8 +81,8 @@ def autoencoder_scores(
     `reader/ground_truth/*` and `reader/reconstruction/*`. Of a folder without a `test_path` the first clips are used.
     """
     source = make_source(data, seed=seed, split="test")
-    codec = partial(reconstruct, autoencoder)
-    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, clips, judges)
+    codec, tiles = partial(reconstruct, autoencoder), autoencoder.tiles
+    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, clips, judges, tiles)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
     if data.source == "bounce":
         shown = [source[index] for index in range(said.clips)]
@@ -247,14 +248,16 @@ def evaluate(
     config = run_folder.read_config(run)
     check_parts(config, parts, str(run))
     data = data_of(config)
-    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
+    own = config.autoencoder.train if "autoencoder" in config else config
+    autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, frozen_autoencoder.make_tiles(own.tiles))
     said, scores = None, {}
     if "autoencoder" in parts:
         said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
     generator = generation.load(run, mesh) if "sampling" in config and {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
-        said = reconstruction.protocol(data, min(clips, len(held_out)), autoencoder.compression)
+        count, compression = min(clips, len(held_out)), autoencoder.compression
+        said = reconstruction.protocol(data, count, compression, autoencoder.tiles)
         scores |= validation.flow_loss(generator, held_out, clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
@@ -270,7 +273,7 @@ def evaluate(
 
 
 def evaluate_published(
-    folder: str, data: ConfigDict, seed: int, clips: int, judges: Judges = NO_JUDGES
+    folder: str, data: ConfigDict, seed: int, clips: int, judges: Judges = NO_JUDGES, tiles: Tiles | None = None
 ) -> tuple[Protocol, dict[str, Scores]]:
     """The protocol and the scores of an autoencoder that others trained (see `vidflow.autoencoders.load`) and of
     the floor.
@@ -278,11 +281,11 @@ def evaluate_published(
     Raises:
       UsageError: another kind of folder, or data that are refused.
     """
-    model = autoencoders.load(folder)
+    model = autoencoders.load(folder, tiles)
 
     def codec(videos: UInt8[np.ndarray, "B T H W 3"]) -> UInt8[np.ndarray, "B T H W 3"]:
         z = model.encode(to_float(videos)).mean
         return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
 
     source = make_source(data, seed=seed, split="test")
-    return reconstruction.compare(codec, model.compression, source, data, clips, judges)
+    return reconstruction.compare(codec, model.compression, source, data, clips, judges, tiles)

@@ -6,7 +6,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ from vidflow import config as configs
 from vidflow import files
 from vidflow.autoencoders import tiling
 from vidflow.autoencoders.causal3d import CausalAutoencoder, Layout
-from vidflow.autoencoders.latents import Compression, Posterior, Statistics
+from vidflow.autoencoders.latents import Compression, Statistics
 from vidflow.autoencoders.tae import TemporalAutoencoder
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.data.sources import to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.parallel import compiling, rules
 from vidflow.training import weights
-from vidflow.typing import Latents, Video
 
 NAME = "autoencoder"  # of the folder inside a run
 # Of config.model by its family: what its words may be.
@@ -123,28 +121,6 @@ def make_tiles(config: ConfigDict) -> Tiles | None:
     return Tiles(tuple(config.size), tuple(config.overlap)).check()
 
 
-def encode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Video], Posterior]:
-    """(params, video) -> posterior, in tiles where there are any."""
-
-    def encode(params: Any, video: Video) -> Posterior:
-        run = partial(module.apply, params, method="encode")
-        return tiling.encode(run, video, module.compression, tiles) if tiles else run(video)
-
-    return encode
-
-
-def decode_with(module: Any, tiles: Tiles | None) -> Callable[[Any, Latents, int], Video]:
-    """(params, latents, frames) -> video, in tiles where there are any."""
-
-    def decode(params: Any, z: Latents, frames: int) -> Video:
-        if not tiles:
-            return module.apply(params, z, frames, method="decode")
-        run = partial(module.apply, params, method="decode_all")
-        return tiling.decode(run, z, frames, module.compression, tiles)
-
-    return decode
-
-
 class FrozenAutoencoder:
     """Bytes of video to normalised latents and back, with fixed weights."""
 
@@ -154,7 +130,7 @@ class FrozenAutoencoder:
         self.model, self.params, self.statistics, self.digest, self.tiles = model, params, statistics, digest, tiles
         module = make_model(model)
         self.compression: Compression = module.compression
-        encode, decode = encode_with(module, tiles), decode_with(module, tiles)
+        encode, decode = tiling.encode_with(module, tiles), tiling.decode_with(module, tiles)
         fill = self.compression.filled
         jit = partial(jax.jit, compiler_options=compiling.options(jax.devices()[0]))
         self._encode = jit(lambda params, video: statistics.normalise(encode(params, fill(video)).mean))

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidflow import axes
+from vidflow.autoencoders import tiling
 from vidflow.choices import imported
 from vidflow.errors import UsageError
 from vidflow.parallel import compiling, roofline, rules, topologies
@@ -167,7 +168,7 @@ def _autoencoder(data: ConfigDict, config: ConfigDict, step: str, mesh: Mesh) ->
     everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), params)
     rows, spread = mesh.size, NamedSharding(mesh, P(axes.MESH))
 
-    encode, decode = frozen_autoencoder.encode_with(module, tiles), frozen_autoencoder.decode_with(module, tiles)
+    encode, decode = tiling.encode_with(module, tiles), tiling.decode_with(module, tiles)
     shape = (data.frames, data.height, data.width, 3) if step == "encode" else latent
     clips = jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=spread)
     whole = encode if step == "encode" else partial(decode, frames=data.frames)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.perceptual import Perceptual
+from vidflow.autoencoders.tiling import Tiles
 from vidflow.data.pipeline import Source
 from vidflow.data.sources import clips_at_once, is_held_out, to_bytes, to_float
 from vidflow.errors import UsageError
@@ -37,6 +38,8 @@ class Protocol(NamedTuple):
       clips, frames, fps, height, width: their number and shape; fps 0 for the files' own.
       compression: of the autoencoder.
       elements: numbers in a clip's latents.
+      interval: frames of that rate between those of a clip, drawn for each clip up to this one.
+      tiles: of latents in which the autoencoder works; empty for none.
     """
 
     source: str
@@ -48,17 +51,21 @@ class Protocol(NamedTuple):
     width: int
     compression: str
     elements: int
+    interval: int = 1
+    tiles: str = ""
 
     def card(self) -> str:
         """The protocol in words."""
         rate = f"{self.fps:g} frames a second" if self.fps else "their own frame rate"
+        rate += f", one in 1 to {self.interval} of them" if self.interval > 1 else ""
+        tiles = f", in tiles of {self.tiles}" if self.tiles else ""
         pixels = self.frames * self.height * self.width * 3
         return (
             f"{self.clips} clips of {self.source} ({self.split}), {self.frames} frames of {self.width}x{self.height} "
             f"at {rate}; posterior mean; pixels in [-1, 1], rounded to 8 bits; each measure is the mean over the "
             "frames of a clip, then over clips, with the 95% interval of clips; image_: of first frames alone; "
             "validation/flow_loss: of the latents of the same clips. Latents "
-            f"{self.compression}: {self.elements} numbers for {pixels}, one for {pixels / self.elements:.1f}."
+            f"{self.compression}{tiles}: {self.elements} numbers for {pixels}, one for {pixels / self.elements:.1f}."
         )
 
 
@@ -72,15 +79,28 @@ class Judges(NamedTuple):
 NO_JUDGES = Judges()
 
 
-def protocol(data: ConfigDict, clips: int, compression: Compression) -> Protocol:
-    """That of so many clips of `data` under an autoencoder of this compression."""
+def protocol(data: ConfigDict, clips: int, compression: Compression, tiles: Tiles | None = None) -> Protocol:
+    """That of so many clips of `data` under an autoencoder of this compression, which works in these tiles."""
     source = f"bounce level {data.level}" if data.source == "bounce" else data.source
+    source += " with signs" if data.get("signs", False) else ""
     name = data.get("test_path", "") or data.path or source
     split = "held out" if is_held_out(data) else "the first ones, not held out"
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
-    elements = int(np.prod(shape))
-    return Protocol(name, split, clips, data.frames, data.fps or 0.0, data.height, data.width, words, elements)
+    shown = "{}x{}x{} that share {}x{}x{}".format(*tiles.size, *tiles.overlap) if tiles else ""
+    return Protocol(
+        source=name,
+        split=split,
+        clips=clips,
+        frames=data.frames,
+        fps=data.fps or 0.0,
+        height=data.height,
+        width=data.width,
+        compression=words,
+        elements=int(np.prod(shape)),
+        interval=data.get("max_interval", 1),
+        tiles=shown,
+    )
 
 
 def floor(compression: Compression) -> Codec:
@@ -162,8 +182,9 @@ def compare(
     data: ConfigDict,
     clips: int,
     judges: Judges = NO_JUDGES,
+    tiles: Tiles | None = None,
 ) -> tuple[Protocol, dict[str, Scores]]:
-    """The scores of an autoencoder and of the floor under one protocol.
+    """The scores of an autoencoder, which works in these tiles, and of the floor under one protocol.
 
     Raises:
       UsageError: fewer than two clips.
@@ -171,6 +192,6 @@ def compare(
     clips = min(clips, len(source))
     if clips < 2:
         raise UsageError(f"An interval needs at least 2 clips, and there are {clips}: add videos, or raise --clips.")
-    said = protocol(data, clips, compression)
+    said = protocol(data, clips, compression, tiles)
     codecs = {"autoencoder": codec, "floor": floor(compression)}
     return said, {name: scores(each, source, clips, judges) for name, each in codecs.items()}
