@@ -45,3 +45,11 @@ def test_other_weights_are_refused(tmp_path):
     save_file({"logits.conv3d.weight": np.zeros((4, 2, 1, 1, 1), np.float32)}, tmp_path / "i3d.safetensors")
     with pytest.raises(UsageError, match=r"does not hold the weights of I3D \('logits.conv3d.bias' is missing"):
         i3d.load(tmp_path / "i3d.safetensors")
+
+
+def test_weights_for_optical_flow_are_refused(tmp_path):
+    """pytorch-i3d's flow_imagenet.pt lies beside rgb_imagenet.pt and has the same names."""
+    first, tensors = "Conv3d_1a_7x7.conv3d.weight", published.tensors("i3d")
+    save_file(tensors | {first: np.ascontiguousarray(tensors[first][:, :2])}, tmp_path / "flow.safetensors")
+    with pytest.raises(UsageError, match="of I3D for colours: save rgb_imagenet.pt"):
+        i3d.load(tmp_path / "flow.safetensors")

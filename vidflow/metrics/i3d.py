@@ -86,7 +86,8 @@ def load(path: Any) -> I3D:
     """Reads the weights.
 
     Raises:
-      UsageError: no such file, or one without a tensor that the network has; names it.
+      UsageError: no such file, one without a tensor that the network has, which it names, or the weights for optical
+        flow.
     """
     tensors, _ = files.read_tensors(path)
     modules = [step for step in NETWORK if isinstance(step, str)]
@@ -105,6 +106,8 @@ def load(path: Any) -> I3D:
         return Unit(_ours(kernel) * scale, found(f"{name}.bn.bias") - mean * scale)
 
     head = Unit(_ours(found("logits.conv3d.weight")), found("logits.conv3d.bias"))
+    if found(f"{modules[0]}.conv3d.weight").shape[1] != 3:
+        raise UsageError(f"{path} does not hold the weights of I3D for colours: save rgb_imagenet.pt, not another.")
     return I3D({name: unit(name) for name in names} | {"logits": head})
 
 
