@@ -2,6 +2,8 @@
 
 import json
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import save_file
 from tests.autoencoders import published
 from tests.tasks.experiments import ROOT
 from vidflow import autoencoders, train
+from vidflow.autoencoders import pretrained
 from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
@@ -147,6 +150,28 @@ def test_image_latents_are_shifted_and_scaled(tmp_path):
     z = published.latents(1, 4)
     statistics = autoencoders.load(published.write("image", tmp_path)).statistics
     np.testing.assert_allclose(statistics.normalise(jnp.asarray(z)), (z - 0.1) * 0.5, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_autoencoder_of_the_first_years_is_read_too(tmp_path):
+    """As Stable Diffusion 1's: attention has its old names, and the config no factor."""
+    new, old = (published.write("image", tmp_path / name) for name in ("new", "old"))
+    config = json.loads((old / "config.json").read_text())
+    module = pretrained.FORMATS["AutoencoderKL"].module(config)
+    like = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3))))["params"]
+    del config["scaling_factor"]
+    (old / "config.json").write_text(json.dumps(config))
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = published.tensors("image")
+    for name in list(tensors):
+        for word, before in names.items():
+            if f".attentions.0.{word}." in name:
+                tensors[name.replace(word, before)] = tensors.pop(name)
+    assert tensors.keys() != published.tensors("image").keys()
+    save_file(tensors, old / published.FILE)
+    found, wanted = pretrained.read(old, like), pretrained.read(new, like)
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(value, wanted[name]) for name, value in found.items())
+    assert pretrained.FORMATS["AutoencoderKL"].statistics(config).std[0] == pytest.approx(1 / 0.18215)
 
 
 @pytest.mark.slow

@@ -326,6 +326,13 @@ def _image_module(config: dict[str, Any]) -> TemporalAutoencoder:
     )
 
 
+def _image_tensors(tensors: Tensors) -> Tensors:
+    """With the names that attention has in diffusers now; files from before have their old ones still."""
+    words = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    old = re.compile(rf"(?<=\.attentions\.0\.)({'|'.join(words)})(?=\.)")
+    return {old.sub(lambda found: words[found[0]], name): value for name, value in tensors.items()}
+
+
 def _scaled(config: dict[str, Any]) -> Statistics:
     """Latents are shifted, where the config says so, then scaled."""
     channels, shift = config["latent_channels"], config.get("shift_factor") or 0.0
@@ -341,5 +348,12 @@ FORMATS = {
         clips=True,
     ),
     "AutoencoderKLHunyuanVideo": Format(_hunyuan_module, _scaled, dict, _hunyuan_name, clips=False),
-    "AutoencoderKL": Format(_image_module, _scaled, dict, _image_name, clips=False),
+    "AutoencoderKL": Format(
+        module=_image_module,
+        # Configs from before there was a factor mean Stable Diffusion 1's, as diffusers reads them.
+        statistics=lambda config: _scaled({"scaling_factor": 0.18215} | config),
+        prepare=_image_tensors,
+        name=_image_name,
+        clips=False,
+    ),
 }
