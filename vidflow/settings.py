@@ -128,6 +128,7 @@ def of_an_autoencoder() -> ConfigDict:
     config.discriminator = ConfigDict({"width": 64, "layers": 3})
     config.discriminator.time = 1  # frames that it looks at together: 1 or 3
     config.discriminator.start = 0  # the step from which the two learn from one another
-    config.discriminator.adaptive = True  # its weight times the ratio of the other losses' gradients and its own
+    # Its weight times the ratio of the other losses' gradients and its own, in each microbatch.
+    config.discriminator.adaptive = True
     config.discriminator.r1 = 0.0  # weight of the squared gradient on real videos; 0: not computed
     return config

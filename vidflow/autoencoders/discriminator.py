@@ -76,6 +76,9 @@ def adaptive_weight(
 ) -> Float[Array, ""]:
     """How many times the gradient of one loss by the last kernel is larger than that of the other (VQGAN, Eq 7).
 
+    It is that of the rows at hand, which are those of a microbatch where there are several: the mean of their ratios is
+    not the ratio of the batch.
+
     Args:
       last: kernel of the last layer -> reconstruction.
       reconstruct, fool: reconstruction -> the two losses, scalars.
