@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from tests.autoencoders import published
 from tests.tasks.experiments import ROOT
 from vidflow import autoencoders, train
+from vidflow import config as configs
 from vidflow.autoencoders import pretrained
 from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.tiling import Tiles
@@ -94,6 +95,15 @@ def test_sizes_that_strides_do_not_divide_are_filled_up_and_cut(tmp_path):
     assert jnp.array_equal(z, expected) and z.shape[2:4] == (2, 2)
     assert jnp.array_equal(model.decode(z, 5, (11, 14)), model.decode(z, 5)[:, :, :11, :14])
     assert model.decode(model.encode(video[:, :1, :1, :1]).mean, 1, (1, 1)).shape == (1, 1, 1, 1, 3)
+
+
+def test_weights_lie_on_the_device(tmp_path):
+    """Those that lie in the memory of the host would go to the device with every batch."""
+    model = autoencoders.load(published.write("wan", tmp_path))
+    config = configs.load(f"{ROOT}/experiments/moviegen/autoencoder.py:like=wan,smoke").model
+    weights = jax.tree.map(np.asarray, model.params)
+    for one in (model, frozen_autoencoder.FrozenAutoencoder(config, weights, model.statistics, "digest")):
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(one.params))
 
 
 def test_encode_and_decode_go_in_tiles(tmp_path):

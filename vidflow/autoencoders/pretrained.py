@@ -52,7 +52,8 @@ class Pretrained:
         clips: bool,
         tiles: Tiles | None = None,
     ) -> None:
-        self.module, self.params, self.statistics, self.clips, self.tiles = module, params, statistics, clips, tiles
+        self.module, self.statistics, self.clips, self.tiles = module, statistics, clips, tiles
+        self.params = jax.tree.map(jnp.asarray, params)  # on the device once, not with every batch
         encode, fill = tiling.encode_with(module, tiles), module.compression.filled
         self._encode = jax.jit(lambda params, video: encode(params, fill(video)))
         self._decode = jax.jit(tiling.decode_with(module, tiles), static_argnums=2)

@@ -127,7 +127,8 @@ class FrozenAutoencoder:
     def __init__(
         self, model: ConfigDict, params: Any, statistics: Statistics, digest: str, tiles: Tiles | None = None
     ) -> None:
-        self.model, self.params, self.statistics, self.digest, self.tiles = model, params, statistics, digest, tiles
+        self.model, self.statistics, self.digest, self.tiles = model, statistics, digest, tiles
+        self.params = jax.tree.map(jnp.asarray, params)  # on the device once, not with every batch
         module = make_model(model)
         self.compression: Compression = module.compression
         encode, decode = tiling.encode_with(module, tiles), tiling.decode_with(module, tiles)
