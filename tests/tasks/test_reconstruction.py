@@ -50,7 +50,7 @@ def test_the_card_says_what_the_numbers_are_of():
     data = {"source": "folder", "path": "clips", "frames": 33, "height": 64, "width": 96, "fps": 16.0}
     from ml_collections import ConfigDict
 
-    card = reconstruction.protocol(ConfigDict(data), 12, Compression(4, 8, 8, 16, True)).card()
+    card = reconstruction.protocol(ConfigDict(data), 5, 12, Compression(4, 8, 8, 16, True)).card()
     assert "12 clips of clips (the first ones, not held out), 33 frames of 96x64 at 16 frames a second" in card
     assert "4x8x8, 16 channels: 13824 numbers for 608256, one for 44.0." in card
 
@@ -58,8 +58,8 @@ def test_the_card_says_what_the_numbers_are_of():
 def test_the_card_tells_what_else_the_numbers_depend_on():
     config = configs.override(configs.load(AUTOENCODER), [("data.max_interval", "3")])
     data = configs.from_json(json.dumps({**json.loads(configs.to_json(config.data)), "signs": True}))
-    card = reconstruction.protocol(data, 12, Compression(2, 4, 4, 4), Tiles((2, 4, 4), (1, 2, 2))).card()
-    assert "12 clips of bounce level 0 with signs (held out)" in card
+    card = reconstruction.protocol(data, 5, 12, Compression(2, 4, 4, 4), Tiles((2, 4, 4), (1, 2, 2))).card()
+    assert "12 clips of bounce level 0 with signs (held out, seed 5)" in card
     assert "at 8 frames a second, one in 1 to 3 of them; " in card
     assert "Latents 2x4x4, 4 channels, in tiles of 2x4x4 that share 1x2x2: 1024 numbers" in card
 

@@ -82,7 +82,7 @@ def autoencoder_scores(
     """
     source = make_source(data, seed=seed, split="test")
     codec, tiles = partial(reconstruct, autoencoder), autoencoder.tiles
-    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, clips, judges, tiles)
+    said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, seed, clips, judges, tiles)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
     if data.source == "bounce":
         shown = [source[index] for index in range(said.clips)]
@@ -257,7 +257,7 @@ def evaluate(
     if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
         count, compression = min(clips, len(held_out)), autoencoder.compression
-        said = reconstruction.protocol(data, count, compression, autoencoder.tiles)
+        said = reconstruction.protocol(data, config.seed, count, compression, autoencoder.tiles)
         scores |= validation.flow_loss(generator, held_out, clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
@@ -288,4 +288,4 @@ def evaluate_published(
         return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
 
     source = make_source(data, seed=seed, split="test")
-    return reconstruction.compare(codec, model.compression, source, data, clips, judges, tiles)
+    return reconstruction.compare(codec, model.compression, source, data, seed, clips, judges, tiles)

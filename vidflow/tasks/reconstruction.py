@@ -34,7 +34,7 @@ class Protocol(NamedTuple):
     """What a score of reconstruction, or a loss, is of.
 
     Attributes:
-      source, split: where the clips come from.
+      source, split: where the clips come from, and the seed where they depend on it.
       clips, frames, fps, height, width: their number and shape; fps 0 for the files' own.
       compression: of the autoencoder.
       elements: numbers in a clip's latents.
@@ -79,12 +79,15 @@ class Judges(NamedTuple):
 NO_JUDGES = Judges()
 
 
-def protocol(data: ConfigDict, clips: int, compression: Compression, tiles: Tiles | None = None) -> Protocol:
+def protocol(
+    data: ConfigDict, seed: int, clips: int, compression: Compression, tiles: Tiles | None = None
+) -> Protocol:
     """That of so many clips of `data` under an autoencoder of this compression, which works in these tiles."""
     source = f"bounce level {data.level}" if data.source == "bounce" else data.source
     source += " with signs" if data.get("signs", False) else ""
     name = data.get("test_path", "") or data.path or source
-    split = "held out" if is_held_out(data) else "the first ones, not held out"
+    split, interval = "held out" if is_held_out(data) else "the first ones, not held out", data.get("max_interval", 1)
+    split += f", seed {seed}" if data.source != "folder" or interval > 1 else ""  # which draws the clips of a world
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
     shown = "{}x{}x{} that share {}x{}x{}".format(*tiles.size, *tiles.overlap) if tiles else ""
@@ -98,7 +101,7 @@ def protocol(data: ConfigDict, clips: int, compression: Compression, tiles: Tile
         width=data.width,
         compression=words,
         elements=int(np.prod(shape)),
-        interval=data.get("max_interval", 1),
+        interval=interval,
         tiles=shown,
     )
 
@@ -180,6 +183,7 @@ def compare(
     compression: Compression,
     source: Source,
     data: ConfigDict,
+    seed: int,
     clips: int,
     judges: Judges = NO_JUDGES,
     tiles: Tiles | None = None,
@@ -192,6 +196,6 @@ def compare(
     clips = min(clips, len(source))
     if clips < 2:
         raise UsageError(f"An interval needs at least 2 clips, and there are {clips}: add videos, or raise --clips.")
-    said = protocol(data, clips, compression, tiles)
+    said = protocol(data, seed, clips, compression, tiles)
     codecs = {"autoencoder": codec, "floor": floor(compression)}
     return said, {name: scores(each, source, clips, judges) for name, each in codecs.items()}
