@@ -2,7 +2,7 @@
 ones of Wan 2.1 and HunyuanVideo, 4 x 8 x 8, 16 channels, with the same training.
 
 Widths are those of the image autoencoder that it is inflated from (Rombach et al. 2022). Loss weights other than the
-outlier penalty's are not published; these are ours.
+outlier penalty's are not published; these are ours. The penalty is off: the paper's is --config.losses.outliers=1e5.
 
     python -m vidflow.plan --config=experiments/moviegen/autoencoder.py --topology=v5p:2x2x1 --config.batch_size=4
     python -m vidflow.train --config=experiments/moviegen/autoencoder.py --workdir=runs/moviegen_autoencoder \\

@@ -66,7 +66,7 @@ def deceive(fake: Score) -> Float[Array, "B"]:
 
 
 def r1(score: Callable[[Video], Score], video: Video) -> Float[Array, "B"]:
-    """The squared gradient of the score on real videos (Mescheder et al. 2018), in float32."""
+    """The squared gradient of the score on real videos (Mescheder et al. 2018), summed in float32."""
     gradient = jax.grad(lambda video: score(video).mean(axis=(1, 2, 3)).sum())(video.astype(jnp.float32))
     return jnp.square(gradient).sum(axis=(1, 2, 3, 4))
 
