@@ -126,6 +126,18 @@ def test_a_share_of_the_clips_shows_its_first_frame():
     assert losses[0] != losses[1] and min(losses[:2]) < losses[2] < max(losses[:2])
 
 
+def test_an_image_is_not_shown_to_its_decoder():
+    found = []
+    for share in ("0.0", "1.0"):
+        of_images = learner("model.hinted=true", f"hint_share={share}", "data.image_every=1")
+        params = rules.unbox(jax.jit(of_images.init)(jax.random.key(0)))
+        for name in ("hint_0", "hint_1"):
+            params["params"]["decoder"][name]["kernel"] += 0.3
+        keys = jax.random.split(jax.random.key(2), 2)
+        found.append(float(jax.jit(of_images.objective)(params, keys, batch())[0]))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

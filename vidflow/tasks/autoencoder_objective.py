@@ -95,7 +95,7 @@ def make_objective(recipe: Recipe, image_every: int) -> Callable[[Any, RowKeys, 
     """(params, row keys, batch) -> (loss, metrics): reconstruction from a posterior sample.
 
     Every `image_every` steps (0: never) the batch is of images: frames of its clips by themselves, as many as the clips
-    have latents along time.
+    have latents along time, without hints.
     """
 
     def objective(params: Any, keys: RowKeys, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
@@ -107,7 +107,9 @@ def make_objective(recipe: Recipe, image_every: int) -> Callable[[Any, RowKeys, 
             ways, way = [*ways, partial(learn, keys=keys, video=video, tiled=True)], drawn.astype(jnp.int32)
         if image_every:
             frames = video[:, :: recipe.module.compression.time]
-            images = partial(learn, keys=_for_each(keys, frames.shape[1]), video=_apart(frames))
+            # An image that its decoder is shown leaves nothing to be decoded.
+            alone = partial(on_videos, recipe._replace(hint_share=0.0), step=step)
+            images = partial(alone, keys=_for_each(keys, frames.shape[1]), video=_apart(frames))
             ways, way = [*ways, images], jnp.where(step % image_every == 0, len(ways), way)
         return _one_of(ways, way, params)
 
