@@ -12,7 +12,7 @@ from vidflow import config as configs
 from vidflow import train
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
-from vidflow.tasks import autoencoder
+from vidflow.tasks import autoencoder, frozen_autoencoder
 from vidflow.training.telemetry import read_metrics
 
 ADVERSARIAL = ("losses.adversarial=0.1", "discriminator.width=8", "discriminator.layers=2", "discriminator.start=3")
@@ -126,6 +126,11 @@ def test_a_share_of_the_clips_shows_its_first_frame():
     assert losses[0] != losses[1] and min(losses[:2]) < losses[2] < max(losses[:2])
 
 
+def test_groups_that_no_layer_has_may_be_any():
+    config = configs.load(f"{ROOT}/experiments/moviegen/autoencoder.py:like=wan,smoke")
+    frozen_autoencoder.make_model(configs.override(config, [("model.groups", "32")]).model)
+
+
 def test_an_image_is_not_shown_to_its_decoder():
     found = []
     for share in ("0.0", "1.0"):
@@ -164,6 +169,7 @@ def test_what_cannot_be_is_a_sentence(override, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("model.norm=frames model.groups=3", "config.model.groups=3 does not divide the 8 features"),
         ("model.norm=layer", "config.model.norm is 'layer': use 'rms' or 'frames' or 'clip'"),
         ("model.attention=frames", "config.model.attention is 'frames': use '' or 'frame' or 'earlier'"),
         ("model.up_strides=(2,2,2)", r"up_strides=\(2, 2, 2\) do not undo config.model.strides=\(1, 2, 2\)"),

@@ -86,7 +86,8 @@ def _check_levels(model: ConfigDict) -> None:
         )
     if model.family == "tae" and any(not isinstance(stride, tuple) or len(stride) != 2 for stride in model.strides):
         raise UsageError(f"config.model.strides={model.strides} are not pairs: give each along time and along space.")
-    if model.groups and (uneven := [width for width in model.widths if width % model.groups]):
+    grouped = model.groups and not (model.family == "causal" and model.norm == "rms")
+    if grouped and (uneven := [width for width in model.widths if width % model.groups]):
         raise UsageError(
             f"config.model.groups={model.groups} does not divide the {uneven[0]} features of a level: change one of "
             "them, or set groups to 0 for no normalisation in groups."
