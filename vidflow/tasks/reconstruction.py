@@ -34,12 +34,13 @@ class Protocol(NamedTuple):
     """What a score of reconstruction, or a loss, is of.
 
     Attributes:
-      source, split: where the clips come from, and the seed where they depend on it.
+      source, split: where the clips come from.
       clips, frames, fps, height, width: their number and shape; fps 0 for the files' own.
       compression: of the autoencoder.
       elements: numbers in a clip's latents.
       interval: frames of that rate between those of a clip, drawn for each clip up to this one.
       tiles: of latents in which the autoencoder works; empty for none.
+      seed: from which the clips follow; None where they are those of files.
     """
 
     source: str
@@ -53,15 +54,17 @@ class Protocol(NamedTuple):
     elements: int
     interval: int = 1
     tiles: str = ""
+    seed: int | None = None
 
     def card(self) -> str:
         """The protocol in words."""
         rate = f"{self.fps:g} frames a second" if self.fps else "their own frame rate"
         rate += f", one in 1 to {self.interval} of them" if self.interval > 1 else ""
         tiles = f", in tiles of {self.tiles}" if self.tiles else ""
+        split = self.split if self.seed is None else f"{self.split}, seed {self.seed}"
         pixels = self.frames * self.height * self.width * 3
         return (
-            f"{self.clips} clips of {self.source} ({self.split}), {self.frames} frames of {self.width}x{self.height} "
+            f"{self.clips} clips of {self.source} ({split}), {self.frames} frames of {self.width}x{self.height} "
             f"at {rate}; posterior mean; pixels in [-1, 1], rounded to 8 bits; each measure is the mean over the "
             "frames of a clip, then over clips, with the 95% interval of clips; image_: of first frames alone; "
             "validation/flow_loss: of the latents of the same clips. Latents "
@@ -87,7 +90,6 @@ def protocol(
     source += " with signs" if data.get("signs", False) else ""
     name = data.get("test_path", "") or data.path or source
     split, interval = "held out" if is_held_out(data) else "the first ones, not held out", data.get("max_interval", 1)
-    split += f", seed {seed}" if data.source != "folder" or interval > 1 else ""  # which draws the clips of a world
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"
     shown = "{}x{}x{} that share {}x{}x{}".format(*tiles.size, *tiles.overlap) if tiles else ""
@@ -103,6 +105,7 @@ def protocol(
         elements=int(np.prod(shape)),
         interval=interval,
         tiles=shown,
+        seed=seed if data.source != "folder" or interval > 1 else None,
     )
 
 
