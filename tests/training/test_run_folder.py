@@ -90,6 +90,28 @@ def test_finished_means_finished_for_that_many_steps(tmp_path):
     assert run_folder.is_finished(tmp_path, 10) and not run_folder.is_finished(tmp_path, 20)
 
 
+def test_scores_of_a_run_that_is_trained_further_are_not_taken_for_its_own(tmp_path):
+    def names(*parts):
+        return {path.name for path in tmp_path.iterdir() if path.name.startswith(parts)}
+
+    for _ in range(2):
+        run_folder.prepare(tmp_path, config())
+        run_folder.mark_finished(tmp_path, 10)
+        with run_folder.evaluating(tmp_path, []):
+            (tmp_path / "evaluation.json").write_text("{}")
+            (tmp_path / "samples").mkdir()
+            (tmp_path / "samples" / "index.json").write_text("[]")
+        run_folder.prepare(tmp_path, config())
+        assert run_folder.is_evaluated(tmp_path, [])
+        assert {"evaluation.json", "samples"} <= names("evaluation", "samples")
+        run_folder.prepare(tmp_path, config(steps=20))
+        assert names("evaluat", "samples", "finished") == {"evaluation_10.json", "samples_10"}
+    run_folder.mark_finished(tmp_path, 20)
+    (tmp_path / "evaluation.json").write_text("{}")
+    run_folder.prepare(tmp_path, config())  # fewer steps, which the loop refuses
+    assert names("evaluation", "finished") == {"evaluation.json", "evaluation_10.json", "finished.json"}
+
+
 def telemetry(folder, start=0, every=2):
     rest = {"rows": 4, "flops": 1e9, "peak": None, "max_skips": 3, "examples": lambda step: [step, 7]}
     return Telemetry(folder, start=start, steps=10, every=every, window=2, **rest)

@@ -4,12 +4,14 @@
                 provenance.json  commit, versions, command  checkpoints/    Orbax
                 weights.safetensors  averaged weights, once finished        samples/ report.html evaluation.json
                 finished.json, evaluated.json   for how many steps, and with which flags
+                evaluation_900.json, samples_900   of a run that was finished after 900 steps, and trained further
 """
 
 import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +35,8 @@ FREE += ("data.threads", "data.max_bad", "data.test_path")
 FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
 FREE += ("text.cache", "text.encoders.*.path")  # the caches hold the digests of the encoders
 
-EVALUATED = "evaluated.json"
+FINISHED, EVALUATED = "finished.json", "evaluated.json"
+SCORES = ("evaluation.json", "protocol.json", "samples")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
 
 
@@ -59,20 +62,39 @@ def _prepare(folder: Path, config: ConfigDict) -> None:
     write_config(folder, config)
     if is_finished(folder, config.steps):
         return  # nothing is left to train: what made the run is not this process
+    _set_scores_aside(folder, config.steps)
     files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
+
+
+def _set_scores_aside(folder: Path, steps: int) -> None:
+    """Of a finished run that is trained further: its scores and samples, which are of the weights that it had, get the
+    number of their steps in their names."""
+    before = _finished_steps(folder)
+    if before is None or before >= steps:
+        return
+    (folder / EVALUATED).unlink(missing_ok=True)
+    for path in filter(Path.exists, (folder / name for name in SCORES)):
+        aside = path.with_stem(f"{path.stem}_{before}")
+        shutil.rmtree(aside, ignore_errors=True)  # samples of the same weights
+        path.rename(aside)
+    (folder / FINISHED).unlink()
 
 
 def is_finished(folder: Path, steps: int) -> bool:
     """Whether the run has been trained for `steps` steps and its artefacts are written."""
+    return _finished_steps(folder) == steps
+
+
+def _finished_steps(folder: Path) -> int | None:
     try:
-        return json.loads((folder / "finished.json").read_text(encoding="utf-8"))["steps"] == steps
+        return json.loads((folder / FINISHED).read_text(encoding="utf-8"))["steps"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def mark_finished(folder: Path, steps: int) -> None:
     """Says so; called after everything else is written."""
-    files.write_whole(folder / "finished.json", json.dumps({"steps": steps}) + "\n")
+    files.write_whole(folder / FINISHED, json.dumps({"steps": steps}) + "\n")
 
 
 def is_evaluated(folder: Path, flags: Sequence[str]) -> bool:
