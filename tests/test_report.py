@@ -245,6 +245,12 @@ def test_scores_of_several_objects_have_rows_of_their_own(light):
     assert "Right in its samples: colour 90.0%." in words
 
 
+def test_the_protocol_stands_under_the_scores(light):
+    write(light / "protocol.json", {"clips": 12, "card": "12 clips of <one> kind."})
+    words = page(light).words()
+    assert "12 clips of <one> kind." in words[words.index("Scores") : words.index("Curves")]
+
+
 def test_curves(run):
     words = page(run).words()
     curves = words[words.index("Curves") : words.index("How to repeat it")]
@@ -402,6 +408,7 @@ def test_half_written_files_give_a_sentence(light, file, sentence, kept):
         ("evaluation.json", {"bounce/colour": 3, "x": None}, "colour – – – – –"),
         ("evaluation.json", {"bounce/colour": {"mean": None, "low": "a", "n": math.nan}}, "colour – – – – –"),
         ("evaluation.json", {"bounce/colour": {"mean": 10**400, "n": math.inf}}, "colour – – – – –"),
+        ("protocol.json", ["card"], "Right in its samples"),
         ("samples/index.json", {}, "does not list samples."),
         ("samples/index.json", [], "does not list samples."),
         ("samples/index.json", ["000.mp4"], "does not list samples."),

@@ -66,6 +66,7 @@ class Run:
     provenance: dict[str, Any] | Missing
     metrics: list[dict[str, Any]]
     evaluation: dict[str, Any] | Missing
+    protocol: dict[str, Any] | Missing
     samples: Samples | Missing
     parameters: dict[str, int]
 
@@ -97,6 +98,7 @@ def read_run(folder: Path) -> Run:
         provenance=_mapping(folder / "provenance.json"),
         metrics=read_metrics(folder),
         evaluation=_mapping(folder / "evaluation.json", evaluate),
+        protocol=_mapping(folder / "protocol.json"),
         samples=samples,
         parameters={name: size for name, path in weights.items() if (size := _parameters(path)) is not None},
     )

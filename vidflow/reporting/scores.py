@@ -28,7 +28,7 @@ def headline(evaluation: dict[str, Any] | Missing) -> str:
 
 
 def section(run: Run) -> str:
-    """The tables and the plot as HTML, or how to make them."""
+    """The tables and the plot as HTML and what the scores of clips are of, or how to make them."""
     evaluation = run.evaluation
     if isinstance(evaluation, Missing):
         return note(evaluation)
@@ -38,7 +38,9 @@ def section(run: Run) -> str:
     used = {prefix + name for name in attributes for prefix in ("bounce/", *(prefix for prefix, *_ in BESIDE))}
     others = [name for name in evaluation if name not in used]
     panels = (_plot(evaluation, attributes) if attributes else "") + (_others(evaluation, others) if others else "")
-    return (_bounce(evaluation, attributes) if attributes else "") + f'<div class="panels">{panels}</div>'
+    card = run.protocol.get("card") if isinstance(run.protocol, dict) else None
+    said = f'<p class="note">{escape(card)}</p>' if card else ""
+    return (_bounce(evaluation, attributes) if attributes else "") + f'<div class="panels">{panels}</div>{said}'
 
 
 def fitting(name: str) -> Any:
