@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("Name a run with --run, or an autoencoder with --autoencoder and its data with --config.")
     if args.run and overrides:
         raise UsageError(f"--config.{overrides[0][0]} is not for --run, which has a config of its own: leave it out.")
-    if args.autoencoder and args.only:
-        raise UsageError("--only chooses among the parts of a run, and --autoencoder has one: leave it out.")
+    for flag in ("only", "prompts", "seeds", "mesh") if args.autoencoder else ():
+        if getattr(args, flag) != parser.get_default(flag):
+            raise UsageError(f"--{flag} is for a run, of which --autoencoder is only a part: leave it out.")
     cli.check_counts(args, "prompts", "seeds", "clips")
 
     from pathlib import Path

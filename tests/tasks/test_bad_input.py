@@ -55,7 +55,8 @@ def test_what_is_no_run_makes_no_folder(capsys, tmp_path, monkeypatch, flags, wh
     ("main", "flags", "why"),
     [
         (evaluate.main, ["--run=x", "--config.sampling.steps=5"], "--config.sampling.steps is not for --run"),
-        (evaluate.main, ["--autoencoder=x", "--config=x.py", "--only=loss"], "--only chooses among the parts of a run"),
+        (evaluate.main, ["--autoencoder=x", "--config=x.py", "--only=loss"], "--only is for a run, of which"),
+        (evaluate.main, ["--autoencoder=x", "--config=x.py", "--seeds=5"], "--seeds is for a run, of which"),
         (export.main, ["--run=x", "--out=y", "--dtype=float32"], "--dtype is of what --encoder names"),
         (export.main, ["--encoder=x", "--out=y", "--step=3"], "--step is of what --run names"),
         (export.main, ["--encoder=x", "--out=y", "--best=loss"], "--best is of what --run names"),
