@@ -75,7 +75,7 @@ def test_a_run_learns_from_them_and_is_scored_on_those_held_out(digits, tmp_path
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("bonce", "Unknown config.data.source 'bonce'; did you mean 'bounce'"),
+        ("bonce", "'bonce'; did you mean 'bounce'? There are bounce, folder, and"),
         ("my_data.moving", "cannot be imported"),
         ("my_data.moving_mnist:held=3", "'held' is unknown; did you mean 'held_out'"),
         ("my_data.Digits", "is no function"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
-from vidflow.data.sources import BounceSource
+from vidflow.data.bounce import BounceSource
 from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import batch_sharding, make_mesh

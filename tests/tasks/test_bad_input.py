@@ -33,7 +33,8 @@ def test_configs(capsys, tmp_path, smoke_run):
     assert "Cannot write folder" in refused(config, "--workdir=/proc/nowhere/run")
     ready = [config, workdir, f"--config.autoencoder.run={smoke_run}"]
     assert "Unknown model size 'hugh'" in refused(*ready, "--config.model.size=hugh")
-    assert "There are bounce, folder, and functions" in refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")
+    tape = refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")
+    assert "There are bounce, folder, and functions of your own" in tape
 
 
 @pytest.mark.parametrize(

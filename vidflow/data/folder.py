@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vidflow import files
 from vidflow.data import captions, video
 from vidflow.data.decoders import Decoders
+from vidflow.data.pipeline import Source
 from vidflow.errors import UsageError
 
 EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
@@ -170,6 +172,22 @@ class FolderSource:
         raise UsageError(
             f"{bad} of {total} videos in {self._folder} are unusable, {share} (the last, {name}: {reason}): {remedy}."
         )
+
+
+def folder(data: ConfigDict, seed: int, split: str, manifest: Path | None) -> Source:
+    """Video files under `data.path`. The test split is those under `data.test_path`, or where that is empty the same.
+
+    What the folder held when the run began is listed in `manifest`.
+
+    Raises:
+      UsageError: no path, or a folder that FolderSource refuses.
+    """
+    if not data.path:
+        raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
+    clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
+    how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
+    path = data.path if split == "train" else data.get("test_path", "") or data.path
+    return FolderSource(Path(path), **clip, seed=seed, **how)
 
 
 def drawn_interval(seed: int, index: int, most: int) -> int:
