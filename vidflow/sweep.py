@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.curve > 1 and args.evaluate:
         raise UsageError("--curve has rows along the way, of training, and --evaluate scores the end: leave one out.")
 
-    import shlex
     import sys
     from pathlib import Path
 
@@ -75,13 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.curve > 1:
         sweeping.check_curve(points, args.curve)
     if args.backend != "local":
-        on_tpu = args.backend == "tpu"
-        before, after = (["launch/tpu_vm.sh", "run", "--"], ["--distributed"]) if on_tpu else ([], [])
-        if on_tpu:
-            print(TPU)
-        for point in chosen:
-            for command in point.commands(workdir, flags):
-                print(shlex.join([*before, "vidflow", *command, *after]))
+        _print_commands([command for point in chosen for command in point.commands(workdir, flags)], args.backend)
         return
 
     failed: list[str] = []
@@ -112,6 +105,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         sys.exit(1)
+
+
+def _print_commands(commands: Sequence[Sequence[str]], backend: str) -> None:
+    import shlex
+
+    on_tpu = backend == "tpu"
+    before, after = (["launch/tpu_vm.sh", "run", "--"], ["--distributed"]) if on_tpu else ([], [])
+    if on_tpu:
+        print(TPU)
+    for command in commands:
+        print(shlex.join([*before, "vidflow", *command, *after]))
 
 
 if __name__ == "__main__":

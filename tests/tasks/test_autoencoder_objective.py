@@ -128,7 +128,9 @@ def test_a_share_of_the_clips_shows_its_first_frame():
 
 def test_groups_that_no_layer_has_may_be_any():
     config = configs.load(f"{ROOT}/experiments/moviegen/autoencoder.py:like=wan,smoke")
-    frozen_autoencoder.make_model(configs.override(config, [("model.groups", "32")]).model)
+    model = configs.override(config, [("model.groups", "32")]).model
+    assert model.norm == "rms" and any(width % 32 for width in model.widths)
+    assert frozen_autoencoder.make_model(model).compression.channels == model.channels
 
 
 def test_an_image_is_not_shown_to_its_decoder():
