@@ -2,8 +2,8 @@
 
 Question: does the way that text enters change the laws? Liang et al. (2024) found the loss to fall with the power
 0.0385 of compute by cross-attention and 0.0273 in context, and say to compare laws within one architecture only.
-Results: experiments/scaling/RESULTS.md: the loss is higher in context, at two budgets; the third has not run, and two make
-no law.
+Results: experiments/scaling/RESULTS.md: the loss is higher in context, at two budgets, which make no law; the third has
+not run.
 
     vidflow sweep --config=experiments/scaling/in_context.py --workdir=runs/in_context/sweep --evaluate=loss \\
         --config.autoencoder.run=runs/demo_autoencoder --config.data.path=runs/isoflop/latents
