@@ -70,11 +70,12 @@ def test_what_there_is_passes_the_checks_even_while_tracing(path, density):
 
 
 def test_schedules_and_intervals_that_cannot_be_are_refused():
-    sampling = settings.of_a_generator().sampling
+    config = settings.of_a_generator()
+    sampling = config.sampling
     for factor in (0, -3):
         sampling.schedule = f"shifted:factor={factor}"
         with pytest.raises(UsageError, match="do not grow"), np.errstate(invalid="ignore"):
-            flow_parts.make_schedule(sampling, 5)
+            flow_parts.make_sampling_times(config, 5)
     sampling.guidance_shape = "interval:low=0.9,high=0.1"
     with pytest.raises(UsageError, match="from t = 0.9 to 0.1 is none"):
         flow_parts.make_scale(sampling, 3.0, np.linspace(0, 1, 6))

@@ -36,7 +36,8 @@ def _check_clip(source: Source, data: ConfigDict) -> None:
     """Of the first clip, what training would only tell by a traceback."""
     clip, shape = source[0] if len(source) else {}, (data.frames, data.height, data.width, 3)
     video, caption = (clip.get(name) if isinstance(clip, dict) else None for name in ("video", "caption"))
-    if not isinstance(video, np.ndarray) or (video.dtype, video.shape) != (np.uint8, shape) or type(caption) is not str:
+    fits = isinstance(video, np.ndarray) and (video.dtype, video.shape) == (np.uint8, shape)
+    if not fits or not isinstance(caption, str):
         wanted = f"{{'video': uint8 {list(shape)}, 'caption': str}}"
         raise UsageError(
             f"The first clip of config.data.source={data.source} is not {wanted}: give clips of config.data.frames, "

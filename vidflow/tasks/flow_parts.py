@@ -78,18 +78,15 @@ def make_solver(sampling: ConfigDict, path: paths.Path, keys: RowKeys) -> solver
     return _made("sampling.solver", sampling.solver, path=path, keys=keys)
 
 
-def make_schedule(sampling: ConfigDict, steps: int) -> schedules.Times:
-    """The times of `config.sampling` for that many steps."""
-    return schedules.within(_made("sampling.schedule", sampling.schedule)(steps), sampling.start, sampling.end)
-
-
 def make_sampling_times(config: ConfigDict, steps: int) -> schedules.Times:
-    """The same for a model of `config.flow`.
+    """Those of `config.sampling` for that many steps.
 
     Raises:
-      UsageError: fewer steps than the schedule needs, or times at which the target does not determine the velocity.
+      UsageError: fewer steps than the schedule needs, or times at which the target of `config.flow` does not determine
+        the velocity.
     """
-    times = make_schedule(config.sampling, steps)
+    sampling = config.sampling
+    times = schedules.within(_made("sampling.schedule", sampling.schedule)(steps), sampling.start, sampling.end)
     targets.check(make_target(config.flow), make_path(config.flow), times[:-1])
     return times
 

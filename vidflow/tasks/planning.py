@@ -27,7 +27,7 @@ from vidflow.parallel.topologies import GIB, Slice
 from vidflow.parallel.traffic import memory_bytes
 from vidflow.scaling import flops
 from vidflow.tasks import frozen_autoencoder, generation, text_to_video
-from vidflow.tasks.flow_parts import make_path, make_schedule, make_solver
+from vidflow.tasks.flow_parts import make_path, make_sampling_times, make_solver
 from vidflow.text import pretrained, published
 from vidflow.training.program import make_program
 
@@ -151,7 +151,7 @@ def _evaluations(config: ConfigDict, steps: int) -> int | None:
     None of a solver that takes as many steps as its samples need.
     """
     solver = make_solver(config.sampling, make_path(config.flow), jax.random.split(jax.random.key(0), 1))
-    times = make_schedule(config.sampling, steps)
+    times = make_sampling_times(config, steps)
     one = jnp.ones((1, 1))
     traced = jax.jit(lambda x: solver(lambda x, t: x @ one, x, times)).trace(one)
     try:
