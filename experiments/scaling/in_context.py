@@ -5,8 +5,7 @@ Question: does the way that text enters change the laws? Liang et al. (2024) fou
 Results: experiments/scaling/RESULTS.md: the loss is higher in context, at two budgets, which make no law; the third has
 not run.
 
-    vidflow sweep --config=experiments/scaling/in_context.py --workdir=runs/in_context/sweep --evaluate=loss \\
-        --config.autoencoder.run=runs/demo_autoencoder --config.data.path=runs/isoflop/latents
+    vidflow sweep --config=experiments/scaling/in_context.py --workdir=runs/in_context/sweep --evaluate=loss
     vidflow fit --results=runs/in_context/sweep/results.jsonl --out=runs/in_context/laws --holdout=largest
 
 Argument: as of isoflop.py.
