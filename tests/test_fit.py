@@ -213,7 +213,7 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_named(tmp_path):
     with pytest.raises(UsageError, match="is a folder: name the results.jsonl in it"):
         fit.main([f"--results={tmp_path}", f"--out={tmp_path}"])
     for taken in (tmp_path / "results.jsonl", tmp_path / "results.jsonl" / "laws"):
-        with pytest.raises(UsageError, match=f"--out={taken} cannot be a folder"):
+        with pytest.raises(UsageError, match=f"{taken} cannot be a folder"):
             fit.main([write(tmp_path, rows()), f"--out={taken}"])
 
 

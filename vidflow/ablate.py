@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(ablations.as_markdown(ablating.read(Path(args.results), ablation), ablation))
         return
     workdir, folder = Path(args.workdir), Path(args.runs or args.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     runs = ablating.runs(ablation, arms, overrides)
     points, arm_of = [run.point for run in runs], {run.point.folder: run.arm for run in runs}
 

@@ -38,6 +38,18 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
 
 
+def make_folder(folder: Path) -> None:
+    """Makes it, with those that it is in, unless it is there.
+
+    Raises:
+      UsageError: there can be no folder of that name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be a folder ({error.strerror}): choose another one.") from None
+
+
 def is_file(path: Path | str) -> bool:
     """Whether there is one."""
     return Path(path).is_file()
@@ -58,8 +70,8 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
       UsageError: another process has it, or the folder cannot be written.
     """
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
     except OSError as error:
         raise UsageError(f"Cannot write folder {folder} ({error.strerror}): choose another one.") from None

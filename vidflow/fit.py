@@ -45,10 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if Path(args.results).is_dir():
         raise UsageError(f"--results={args.results} is a folder: name the results.jsonl in it.")
     rows, said = results.sound(results.read(Path(args.results)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be a folder ({error.strerror}): choose another one.") from None
+    files.make_folder(out)
     try:
         rules = fitting.rules(rows)
     except UsageError as error:  # laws take the best of the rates, whatever was tried

@@ -9,9 +9,9 @@ Results: experiments/scaling/RESULTS.md.
     vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --evaluate=loss
     vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws --holdout=largest
 
-The autoencoder is the one that ships with the package, because another one, trained by the same command on another
-processor, moves every loss by 4%. Every size is tried at four learning rates where it is first trained, and then at two:
-the best is higher for small models and for short runs.
+The autoencoder is the one that ships with the package, because one that the same command trains on another processor
+moves every loss by 4%. Every size is tried at four learning rates where it is first trained, and then at two: the best
+is higher for small models and for short runs.
 Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows, `text` by cross-attention
 or in context. Clips are read from a cache, so large that none is seen more than six times. The two largest budgets are
 for an accelerator: a CPU would take days.

@@ -30,7 +30,7 @@ def test_configs(capsys, tmp_path, smoke_run):
     assert "'batch_size'" in refused(config, workdir, "--config.batchsize=3")
     assert "--workdir" in refused(config, "--workdri=x")
     assert "smoke" in refused(f"--config={TEXT_TO_VIDEO.replace('smoke', 'smok')}", workdir)
-    assert "Cannot write folder" in refused(config, "--workdir=/proc/nowhere/run")
+    assert "/proc/nowhere/run cannot be a folder" in refused(config, "--workdir=/proc/nowhere/run")
     ready = [config, workdir, f"--config.autoencoder.run={smoke_run}"]
     assert "Unknown model size 'hugh'" in refused(*ready, "--config.model.size=hugh")
     tape = refused(*ready, "--config.data.source=tape", f"--workdir={tmp_path / 'a'}")

@@ -53,6 +53,13 @@ def test_an_exported_folder_samples_alone(smoke_run, tmp_path):
         export.main([f"--run={folder}", "--step=20", f"--out={tmp_path / 'again'}"])
 
 
+@pytest.mark.parametrize("name", ["taken/mean.safetensors", "taken/mean"])
+def test_a_name_below_a_file_is_refused(smoke_run, tmp_path, name):
+    (tmp_path / "taken").touch()
+    with pytest.raises(UsageError, match="cannot be a folder"):
+        export.main([f"--run={smoke_run}", f"--out={tmp_path / name}"])
+
+
 def test_a_run_starts_from_an_exported_file_and_grows(smoke_run, out, tmp_path):
     """At a learning rate of nothing, the average after a step is what it started from."""
     export.main([f"--run={smoke_run}", f"--out={out}"])

@@ -45,6 +45,27 @@ def test_where_and_how_a_run_computes_may_change_and_what_it_computes_may_not(tm
         run_folder.prepare(tmp_path, whole(8, 4, 4))
 
 
+@pytest.mark.parametrize(
+    ("leaves", "may_change"),
+    [
+        ({"flow": {"coupling": "independent"}}, True),
+        ({"flow": {"coupling": "optimal_transport"}}, False),
+        ({"losses": {"adversarial": 0.1}, "discriminator": {"adaptive": True}}, False),
+        ({"losses": {"adversarial": 0.1}, "discriminator": {"adaptive": False}}, True),
+        ({"losses": {"adversarial": 0.0}, "discriminator": {"adaptive": True}}, True),
+    ],
+)
+def test_microbatches_may_change_where_rows_do_not_depend_on_each_other(tmp_path, leaves, may_change):
+    for name, wrap in (("own", lambda x: x), ("autoencoder", lambda x: {"autoencoder": {"train": x}})):
+        run_folder.prepare(tmp_path / name, config(**wrap({"microbatches": 1, **leaves})))
+        changed = config(**wrap({"microbatches": 2, **leaves}))
+        if may_change:
+            run_folder.prepare(tmp_path / name, changed)
+        else:
+            with pytest.raises(UsageError, match="microbatches = 1 and this config has 2"):
+                run_folder.prepare(tmp_path / name, changed)
+
+
 def test_a_resumed_run_remembers_how_it_was_started_before(tmp_path, monkeypatch):
     run_folder.prepare(tmp_path, config())
     run_folder.prepare(tmp_path, config())
@@ -147,6 +168,19 @@ def test_resuming_drops_lines_of_steps_that_run_again_and_a_line_cut_short(tmp_p
     log.step(3, metrics(30.0))
     log.close()
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(0, 0), (1, 1), (2, 2), (3, 30.0)]
+
+
+def test_a_last_line_that_lost_its_end_alone_is_a_line(tmp_path):
+    log = telemetry(tmp_path, every=1)
+    for step in range(3):
+        log.step(step, metrics(step))
+    log.close()
+    lines = tmp_path / "metrics.jsonl"
+    lines.write_text(lines.read_text().rstrip("\n"))
+    log = telemetry(tmp_path, start=3, every=1)
+    log.step(3, metrics(3.0))
+    log.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1, 2, 3]
 
 
 def test_too_many_skips_in_a_row_stop_the_run_and_name_the_first_step_its_examples_and_times(tmp_path):

@@ -44,7 +44,7 @@ class TextCache:
         if not record.exists():
             if not digest:
                 raise UsageError(f"{folder} holds no embeddings of texts: run vidflow encode.")
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
             files.write_record(record, {"encoder": digest, **how})
         found = files.read_record(record)
         self.digest = found.pop("encoder")

@@ -30,7 +30,7 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
     metadata = {"steps": str(max(step for _, _, step in found)), "mean_of": json.dumps(sources)}
     params = warm_start.mean([params for _, params, _ in found])
     if out.suffix == ".safetensors":
-        out.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out.parent)
         weights.save(out, params, metadata)
     else:
         _write_folder(runs, out, params, metadata)
@@ -47,7 +47,7 @@ def _write_folder(runs: Sequence[Path], out: Path, params: Any, metadata: dict[s
     for folder in autoencoders:
         if frozen_autoencoder.load(folder).digest != frozen_autoencoder.load(autoencoders[0]).digest:
             raise UsageError(f"{folder} and {autoencoders[0]} differ: runs on other latents have no common mean.")
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     shutil.copytree(autoencoders[0], out / frozen_autoencoder.NAME, dirs_exist_ok=True)
     weights.save(out / "weights.safetensors", params, metadata)
     files.write_whole(out / "provenance.json", json.dumps({**run_folder.provenance(), **metadata}, indent=2) + "\n")

@@ -26,7 +26,7 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
     config.autoencoder.run = ""
     config.data = evaluation.data_of(config)
     config.data.unlock().path = ""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     weights.save(folder / "weights.safetensors", weights.rounded(params, np.float16), metadata)
     frozen_autoencoder.save(
         folder / frozen_autoencoder.NAME,

@@ -37,8 +37,8 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
     limit = max(Path(shard).stat().st_size for shard in weights.shards) // SHARE
     size, pending = 0, {}
     place: dict[str, str] = {}
+    files.make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for left in out.glob("model-?????.safetensors"):  # by a call that was interrupted, perhaps of another dtype
             left.unlink()
         for name in sorted(weights.shapes):

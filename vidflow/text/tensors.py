@@ -61,7 +61,10 @@ class Tensors:
                 f"'{name}' in {self._place[name][0]} is {found.get_dtype()}: vidflow reads {', '.join(KINDS)}; take "
                 "the weights as they were before quantisation."
             )
-        return found[part]
+        try:
+            return found[part]
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"'{name}' in {self._place[name][0]} cannot be read ({error}): copy it again.") from None
 
     def full_name(self, name: str) -> str:
         """With its prefix, as it stands in the file."""

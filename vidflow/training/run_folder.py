@@ -14,11 +14,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -155,9 +156,17 @@ def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
     return {**now, "earlier": starts} if starts else now
 
 
-def _is_free(key: str) -> bool:
+def _is_free(key: str, leaves: Mapping[str, Any]) -> bool:
     own = key.removeprefix("autoencoder.train.")  # the config of the autoencoder that a run trains for itself
+    if own == "microbatches" and _rows_depend(leaves, key.removesuffix(own)):
+        return False
     return any(fnmatch(own, free) or own.startswith(free + ".") for free in FREE)
+
+
+def _rows_depend(leaves: Mapping[str, Any], prefix: str) -> bool:
+    """Whether the loss of a row depends on the rows beside it, so that parts of a batch are another loss."""
+    adversarial = leaves.get(f"{prefix}losses.adversarial") and leaves.get(f"{prefix}discriminator.adaptive")
+    return bool(adversarial) or leaves.get(f"{prefix}flow.coupling", "independent") != "independent"
 
 
 def _commit() -> str:
@@ -179,7 +188,7 @@ def _commit() -> str:
 def _check_same(old: ConfigDict, new: ConfigDict, folder: Path) -> None:
     before, after = configs.flatten(old), configs.flatten(new)
     for key in sorted(before.keys() | after.keys()):
-        if not _is_free(key) and before.get(key) != after.get(key):
+        if before.get(key) != after.get(key) and not _is_free(key, after):
             raise UsageError(
                 f"{folder} holds a run with {key} = {before.get(key)!r} and this config has {after.get(key)!r}: use "
                 "another --workdir, or the same config to resume."

@@ -196,7 +196,11 @@ def _cut(path: Path, start: int) -> Any:
     path.touch()
     whole = sum(1 for line in _lines(path) if line["step"] < start)
     with path.open("r+b") as file:
-        file.truncate(sum(len(line) for line in islice(file, whole)))
+        size = sum(len(line) for line in islice(file, whole))
+        file.truncate(size)
+        file.seek(max(0, size - 1))
+        if file.read() not in (b"", b"\n"):  # a loss of power can take the end of a line alone
+            file.write(b"\n")
     return path.open("a", encoding="utf-8")
 
 
