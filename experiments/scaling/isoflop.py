@@ -4,12 +4,12 @@ Question: which powers of compute are the best size and length of a small video 
 and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video.
 Results: experiments/scaling/RESULTS.md.
 
-    vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=vidflow/assets/bounce \\
+    vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=experiments/scaling \\
         --config.data.clips=262144 --out=runs/isoflop/latents
     vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --evaluate=loss
     vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws --holdout=largest
 
-The autoencoder is the one that ships with the package, because one that the same command trains on another processor
+The autoencoder is the demo's and lies beside this file, because one that the same command trains on another processor
 moves every loss by 4%. Every size is tried at four learning rates where it is first trained, and then at two: the best
 is higher for small models and for short runs.
 Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows, `text` by cross-attention
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.design.text = arg.text
     config.text.update({"width": width, "heads": size(arg.size).heads})
     config.optimizer.update({"name": "adamw", "learning_rate": 4e-3, "warmup": 50, "decay": "linear", "b2": 0.95})
-    config.autoencoder.run = "vidflow/assets/bounce"
+    config.autoencoder.run = "experiments/scaling"  # its folder `autoencoder`
     config.data.update({"source": "cache", "path": "runs/isoflop/latents"})
     config.checkpoint.every = 500
     step = text_to_video.outline(config).flops_per_row * config.batch_size
