@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     document["ratios"] = ratios(document["rows"])
     print(*(tables.ratio("attention", ratio) for ratio in document["ratios"]), sep="\n")
     machine.write(args.json, document)
+    children.exit_if_nothing_was_measured(document["rows"])
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

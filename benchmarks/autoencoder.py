@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             document["ratios"] = ratios(document["rows"])
             machine.write(args.json, document)
     print(*(tables.ratio("autoencoder", ratio) for ratio in document["ratios"]), sep="\n")
+    children.exit_if_nothing_was_measured(document["rows"])
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

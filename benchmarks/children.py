@@ -59,6 +59,12 @@ def failure(text: str) -> Row:
     return {"error": text.strip().partition("\n")[0][:500], "out_of_memory": bool(OUT_OF_MEMORY.search(text))}
 
 
+def exit_if_nothing_was_measured(rows: list[Row]) -> None:
+    """Ends with code 1 if each of the rows is of a failure, or there is none."""
+    if all("error" in row for row in rows):
+        sys.exit(1)
+
+
 def run(main: Callable[..., None], measure_one: Callable[[Row], Row]) -> None:
     """What a script does as `__main__`: `main`, or in a child `measure_one` on each of its cases."""
     if not sys.argv[1:] or not sys.argv[1].startswith(FLAG):

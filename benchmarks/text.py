@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 document["ratios"].append({"tower": tower, "against": "transformers", "ratio": ratio})
             machine.write(args.json, document)
     print(*(tables.ratio("text", ratio) for ratio in document["ratios"]), sep="\n")
+    children.exit_if_nothing_was_measured(document["rows"])
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:

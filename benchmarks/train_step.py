@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     document["notes"] = document.get("notes", []) + sorted({row["note"] for row in document["rows"] if "note" in row})
     print(*(tables.ratio("train_step", ratio) for ratio in document["ratios"]), *document["notes"], sep="\n")
     machine.write(args.json, document)
+    children.exit_if_nothing_was_measured(document["rows"])
 
 
 def grid(tokens: int) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ Question: which powers of compute are the best size and length of a small video 
 and 0.43 for images, HunyuanVideo 0.36 and 0.63 for video.
 Results: experiments/scaling/RESULTS.md.
 
+    launch/scaling.sh   # this grid and that of in_context.py; or by hand:
     vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=experiments/scaling \\
         --config.data.clips=262144 --out=runs/isoflop/latents
     vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --evaluate=loss

@@ -36,9 +36,9 @@ def run(script, *flags):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def results(script, file, *flags):
+def results(script, file, *flags, code=0):
     done = run(script, f"--json={file}", *flags)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return json.loads(file.read_text()), done.stdout
 
 
@@ -66,6 +66,12 @@ def test_attention_writes_its_rows_and_goes_on_after_one_that_fails(tmp_path):
     assert "failed: " in shown
     assert document["device"] == "cpu" and document["versions"]["jax"] == jax.__version__
     assert document["command"].startswith("attention.py") and document["commit"] and document["date"]
+
+
+def test_a_benchmark_that_measured_nothing_fails(tmp_path):
+    flags = ("--lengths=64", "--heads=2", "--head-size=8", "--kernels=cudnn", "--seconds=0.01")
+    document, shown = results("attention", tmp_path / "a.json", *flags, code=1)
+    assert len(document["rows"]) == 2 and all("error" in row for row in document["rows"])
 
 
 def test_saving_writes_what_it_costs_and_refuses_what_it_cannot_train(tmp_path):
@@ -116,7 +122,7 @@ def test_train_step_writes_its_rows_and_goes_on_after_one_that_fails(tmp_path):
     flags = ("--sizes=smoke", "--tokens=64", "--seconds=0.01")
     document, _ = results("train_step", tmp_path / "t.json", *flags, "--remat=full")
     assert [row["size"] for row in document["rows"]] == ["smoke"] and document["rows"][0]["ms"] > 0
-    document, _ = results("train_step", tmp_path / "t.json", *flags, "--kernel=cudnn")
+    document, _ = results("train_step", tmp_path / "t.json", *flags, "--kernel=cudnn", code=1)
     assert [bool(row["error"]) for row in document["rows"]] == [True]
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from vidflow import config as configs
+
 LAUNCH = Path(__file__).parents[2] / "launch"
 SUBCOMMANDS = {
     "tpu_vm": ("create", "install", "run", "logs", "status", "fetch", "stop", "delete"),
@@ -376,6 +378,30 @@ def test_a_table_of_ablations_that_is_none_is_refused_before_anything_is_trained
     command = ["bash", tmp_path / "launch" / "ablations.sh", "blocks", "position"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "There is no table 'position'" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "budgets", "grids"),
+    [
+        ((), ("2e+12", "7e+12", "2e+13", "7e+13"), ["in_context", *["isoflop"] * 4]),
+        (("2e+14",), ("2e+14",), ["isoflop"]),
+    ],
+)
+def test_the_scaling_study_is_one_command(tmp_path, arguments, budgets, grids):
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    (tmp_path / "launch" / "environment.sh").write_text('vidflow() { echo "$@"; }\n')
+    done = subprocess.run(["bash", tmp_path / "launch" / "scaling.sh", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    sweeps = [line for line in lines if line.startswith("sweep")]
+    assert [re.search(r"scaling/(\w+)\.py", line)[1] for line in sweeps] == grids
+    assert tuple(re.findall(r"--only=flops=(\S+)", done.stdout)) == budgets
+    fitted = [re.search(r"results=runs/(\w+)/", line)[1] for line in lines if line.startswith("fit")]
+    assert fitted == [name for name in ("isoflop", "in_context") if name in grids for _ in range(2)]
+    grid = configs.function(LAUNCH.parent / "experiments" / "scaling" / "isoflop.py", "sweep", "def sweep(add)")
+    known = []
+    grid(lambda values, arg: known.append(arg.rpartition("flops=")[2]))
+    assert set(budgets) <= set(known)
 
 
 @pytest.mark.parametrize("name", ["cloud.sh", "tpu_vm.sh", "xpk.sh"])
