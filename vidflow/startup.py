@@ -3,10 +3,13 @@
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 
 from vidflow.errors import UsageError
 
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HUGE_PAGES = "glibc.malloc.hugetlb"
 CLUSTER = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -17,6 +20,7 @@ def start(distributed: bool = False) -> None:
     Raises:
       UsageError: a distributed run whose other processes are not known.
     """
+    _begin_with_huge_pages()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("jax", "orbax", "grain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -33,6 +37,28 @@ def start(distributed: bool = False) -> None:
             os.environ.setdefault(name, value)
     if distributed:
         _join()
+
+
+def _begin_with_huge_pages() -> None:
+    """Begins a verb's process once more, if need be, so that its memory comes in pages of 2 MiB.
+
+    XLA takes the memory of a program anew at each call, and on a CPU two fifths of a small model's step went into pages
+    of 4 KiB (benchmarks/RESULTS.md). Linux mostly gives larger ones to who asks, and glibc asks where its environment
+    says so as a process begins; what that starts inherits it.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if not _is_a_verb() or HUGE_PAGES in tunables or not (PAGES.exists() and "[madvise]" in PAGES.read_text()):
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, f"{HUGE_PAGES}=1")))
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_a_verb() -> bool:
+    """Whether the process is `vidflow VERB` or `python -m vidflow.VERB`, and not one that calls a verb among others."""
+    program = sys.modules["__main__"]
+    name = program.__spec__.name if program.__spec__ else Path(getattr(program, "__file__", "")).name
+    return name.partition(".")[0] == "vidflow"
 
 
 def _join() -> None:
