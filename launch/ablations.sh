@@ -7,6 +7,7 @@
 #   launch/ablations.sh                    all tables
 #   launch/ablations.sh blocks positions   those named, of: autoencoders blocks objective captions time modulation
 #                                          positions patches
+#   JOBS=8 launch/ablations.sh             eight runs at a time, on a GPU
 tables=("$@")
 known=(autoencoders blocks objective captions time modulation positions patches)
 if [ $# = 0 ]; then tables=("${known[@]}"); fi
@@ -17,14 +18,14 @@ for table in "${tables[@]}"; do
   fi
 done
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
-out=runs/ablations
+out=runs/ablations jobs=${JOBS:-2}
 
 if [[ " ${tables[*]} " = *" autoencoders "* ]]; then
   if [ ! -e "$out/clips/done" ]; then
     python experiments/autoencoder/real_clips.py "$out/clips"
     touch "$out/clips/done"
   fi
-  ablation=(vidflow ablate --config=experiments/autoencoder/ablation.py --jobs=2)
+  ablation=(vidflow ablate --config=experiments/autoencoder/ablation.py "--jobs=$jobs")
   "${ablation[@]}" "--workdir=$out/autoencoders_bounce"
   "${ablation[@]}" "--workdir=$out/autoencoders_real" --config.data.source=folder "--config.data.path=$out/clips/train" \
     "--config.data.test_path=$out/clips/test" --config.data.fps=25.0
@@ -38,5 +39,6 @@ for table in "${tables[@]}"; do
   if [ "$table" = autoencoders ]; then continue; fi
   flags=("${shared[@]}" --config.data.source=cache "--config.data.path=$out/latents")
   if [ "$table" = captions ]; then flags=("${shared[@]}"); fi  # a cache has the captions of its encode
-  vidflow ablate "--config=experiments/ablations/$table.py" "--workdir=$out/$table" "--runs=$out/runs" --jobs=2 "${flags[@]}"
+  vidflow ablate "--config=experiments/ablations/$table.py" "--workdir=$out/$table" "--runs=$out/runs" "--jobs=$jobs" \
+    "${flags[@]}"
 done

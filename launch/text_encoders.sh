@@ -4,6 +4,7 @@
 # go on where it stopped. Many hours on two CPU cores.
 #   launch/text_encoders.sh          both tables
 #   launch/text_encoders.sh short    that of short captions, or of long ones
+#   JOBS=8 launch/text_encoders.sh   eight runs at a time, on a GPU
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
 
 out=runs/text_encoders experiment=experiments/text_encoders/signs.py
@@ -18,7 +19,7 @@ for kind in "${kinds[@]}"; do
   shared=("--config=$experiment:captions=$kind" "--config.autoencoder.run=$out/autoencoder")
   shared+=("--config.text.cache=$out/text_$kind")  # the budgets of tokens differ
   vidflow encode "${shared[@]}" "--out=$out/latents_$kind"
-  vidflow ablate "${shared[@]}" "--workdir=$out/$kind" --jobs=2 \
+  vidflow ablate "${shared[@]}" "--workdir=$out/$kind" "--jobs=${JOBS:-2}" \
     --config.data.source=cache "--config.data.path=$out/latents_$kind"
   for seed in 0 1 2; do
     run="$out/bytes_$kind/$seed"
