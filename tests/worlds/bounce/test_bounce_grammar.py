@@ -141,6 +141,8 @@ def test_examples_are_understood(text, description):
         "three objects: a red star moves up",
         "a red star moves up on a black background and on a white background",
         "not a red star moves up",
+        "a red star moves up и синий круг",  # words of any script are words
+        "a red star moves up, 和一个蓝色的圆",
     ],
 )
 def test_what_is_unclear_is_refused(text):

@@ -170,7 +170,7 @@ def parse(text: str) -> Description | None:
     Case, punctuation, articles and the spelling "gray" do not matter. Every object needs a colour,
     a shape and a direction (or to be still); size, speed, background and number may be missing.
     """
-    text = re.sub(r"[^a-z0-9 ]+", " ", text.lower().replace("gray", "grey"))
+    text = re.sub(r"[\W_]+", " ", text.lower().replace("gray", "grey"))
     text = text.replace("does not move", "stays still").replace("not moving", "still")
     text = re.sub(rf"\b({'|'.join(PACES)}) moving\b", r"\1", text)
     grounds = re.findall(rf"\b({'|'.join(BACKGROUNDS)}) background\b", text)
