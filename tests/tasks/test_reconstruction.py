@@ -140,6 +140,15 @@ def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):
     )
 
 
+def test_the_protocol_of_an_earlier_evaluation_does_not_stay(tmp_path):
+    config = configs.load(AUTOENCODER)
+    said = reconstruction.protocol(config.data, config.seed, 4, Compression(2, 4, 4, 4))
+    evaluation.write(tmp_path, {}, said)
+    assert (tmp_path / "protocol.json").exists()
+    evaluation.write(tmp_path, {}, None)
+    assert not (tmp_path / "protocol.json").exists()
+
+
 @pytest.mark.parametrize(
     "flags", [[], ["--run=a", "--autoencoder=b"], ["--autoencoder=b"], ["--run=a", f"--config={AUTOENCODER}"]]
 )

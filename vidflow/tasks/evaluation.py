@@ -196,11 +196,12 @@ def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -
 
 def write(run: Path, scores: Scores, said: Protocol | None) -> None:
     """`evaluation.json`: name -> mean, low, high, n, null where it is not known; and the protocol of those that are of
-    clips."""
+    clips, if any are: that of an earlier evaluation does not stay."""
     table = {
         name: {key: None if np.isnan(part) else part for key, part in value._asdict().items()}
         for name, value in sorted(scores.items())
     }
+    (run / "protocol.json").unlink(missing_ok=True)
     files.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
     if said is not None:
         files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
