@@ -75,4 +75,5 @@ def test_durations(seconds, shown):
 
 def test_numbers():
     assert [text.count(n) for n in (48208, 1_234_567, 30e9)] == ["48,208", "1.23 million", "30 billion"]
+    assert [text.count(n) for n in (999_600_000, 1e12)] == ["1 billion", "1 trillion"]
     assert [text.plain(x) for x in (None, 3.0, 31.2345, 1e-5, 1e20)] == ["–", "3", "31.23", "1e-05", "1e+20"]

@@ -56,8 +56,8 @@ def duration(seconds: float | int) -> str:
 
 def count(value: float | int) -> str:
     """1234567 as "1.23 million"."""
-    for limit, word in ((1e9, "billion"), (1e6, "million")):
-        if value >= limit:
+    for limit, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= 0.9995 * limit:  # what three digits round up to it, too
             return f"{value / limit:.3g} {word}"
     return f"{value:,.0f}"
 
