@@ -433,6 +433,8 @@ def test_metrics_cut_short_are_drawn_as_far_as_they_go(light):
     assert "No step is recorded yet." in page(light).words()
     (light / "metrics.jsonl").write_text('{"step": "x"}\n{"step": 0}\n')
     assert "It took 1 of 40 steps" in page(light).words()
+    (light / "metrics.jsonl").write_text('{"step": 0}\nnull\n')
+    assert "It took 1 of 40 steps" in page(light).words()
 
 
 def test_skipped_steps_are_told(light):

@@ -181,14 +181,17 @@ def diverged(folder: Path, max_skips: int) -> bool:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """One line after another: the file of a long run is large. Ends where a line is not whole."""
+    """One line after another: the file of a long run is large. Ends where a line is not whole, or no object."""
     if path.exists():
         with path.open(encoding="utf-8") as file:
             for line in file:
                 try:
-                    yield json.loads(line)
+                    found = json.loads(line)
                 except json.JSONDecodeError:
                     return
+                if not isinstance(found, dict):
+                    return
+                yield found
 
 
 def _cut(path: Path, start: int) -> Any:
