@@ -1,6 +1,7 @@
 """The protocol of autoencoders: what it says, its floor, and published models under it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -128,8 +129,6 @@ def test_the_interval_of_one_number_is_not_known(monkeypatch):
 
 
 def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):
-    import shutil
-
     run = shutil.copytree(smoke_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "latents"))
     (run / "evaluation.json").unlink(missing_ok=True)
     evaluate.main([f"--run={run}", "--prompts=2", "--seeds=1", "--clips=4"])
@@ -147,6 +146,20 @@ def test_the_protocol_of_an_earlier_evaluation_does_not_stay(tmp_path):
     assert (tmp_path / "protocol.json").exists()
     evaluation.write(tmp_path, {}, None)
     assert not (tmp_path / "protocol.json").exists()
+
+
+def test_prompts_are_of_the_data_that_clips_come_from(smoke_run, tmp_path, monkeypatch):
+    """A run on a cache has settings of its own for data, which need not be those of the encode."""
+    shutil.copytree(smoke_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "latents"))
+    encoded = configs.override(run_folder.read_config(smoke_run), [("data.level", "3")]).data
+
+    def samples_of(generator, prompts, seeds, grade):
+        return [evaluation.Sample(prompt, 0, waves(2)[0], grade(waves(8)[0], prompt)) for prompt in prompts]
+
+    monkeypatch.setattr(evaluation, "data_of", lambda config: encoded)
+    monkeypatch.setattr(evaluation, "samples_of", samples_of)
+    _, scores = evaluation.evaluate(tmp_path / "run", 2, [0], 4, parts=("samples",))
+    assert "bounce/three_objects/colour" in scores
 
 
 @pytest.mark.parametrize(

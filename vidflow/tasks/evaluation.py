@@ -178,14 +178,16 @@ def samples_of(
     return samples
 
 
-def generator_scores(generator: Generator, prompts: int, seeds: Sequence[int]) -> tuple[Scores, list[Sample]]:
-    """`bounce/<attribute>` on held-out prompts with one object, `bounce/two_objects/...` and so on, and `chance/...`.
+def generator_scores(
+    generator: Generator, data: ConfigDict, prompts: int, seeds: Sequence[int]
+) -> tuple[Scores, list[Sample]]:
+    """`bounce/<attribute>` on held-out prompts of `data` with one object, `bounce/two_objects/...` and so on, and
+    `chance/...`.
 
     Intervals count prompts, not samples: the samples of one prompt are not independent.
     """
-    config = generator.config
     scores, everything = {}, []
-    for number, some in held_out_prompts(config.data, config.seed, prompts).items():
+    for number, some in held_out_prompts(data, generator.config.seed, prompts).items():
         samples = samples_of(generator, some, seeds, score)
         means = attribute_means([sample.scores for sample in samples], independent=len(some))
         scores |= {f"{NUMBERS[number]}/{name}": value for name, value in means.items()}
@@ -262,7 +264,7 @@ def evaluate(
         scores |= validation.flow_loss(generator, held_out, clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
-            generated, samples = generator_scores(generator, prompts, seeds)
+            generated, samples = generator_scores(generator, data, prompts, seeds)
             scores |= generated
         else:
             source = make_source(data, seed=config.seed)
