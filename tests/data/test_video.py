@@ -130,6 +130,11 @@ def test_resampling_takes_the_nearest_frame(tmp_path, fps, start):
         video.read(path, frames=len(wanted) + 1, height=16, width=16, fps=fps, start=start)
 
 
+def test_clips_of_several_rates_are_shown_at_a_common_one(tmp_path):
+    video.write(tmp_path / "a.mp4", numbered(12), fps=None)
+    assert video.probe(tmp_path / "a.mp4").fps == pytest.approx(24)
+
+
 def test_native_rate_takes_every_frame(tmp_path):
     path = mux(tmp_path / "a.mp4", numbered(40), rate=Fraction(30000, 1001))
     size = {"height": 16, "width": 16, "fps": None}

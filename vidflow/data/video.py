@@ -41,6 +41,8 @@ _RESIZE = (
 _TIE = 1e-6  # seconds; two distances closer than this are equal, and the earlier frame wins
 _TICK = 2e-3  # seconds; Matroska rounds times to milliseconds, so an end is known no better
 
+_COMMON_RATE = 24.0  # frames a second at which clips of several rates are shown
+
 _BROWSER_SIZE = 256  # pixels; browsers blur smaller videos when they enlarge them
 
 
@@ -163,14 +165,15 @@ def read(
 def write(
     path: str | os.PathLike,
     video: UInt8[np.ndarray, "T H W 3"],
-    fps: float | int,
+    fps: float | int | None,
     upscale: int | None = None,
 ) -> None:
     """Write an H.264 mp4 that browsers play; the file appears whole or not at all.
 
-    video: RGB in 0..255. upscale: repeat every pixel that many times in both directions; None
-    takes the smallest factor that brings the shorter side to 256 pixels. A side that is still odd
-    gets its last row or column twice, since H.264 with 4:2:0 colour has only even sizes.
+    video: RGB in 0..255. fps: None, of clips that have the rates of their files, is 24.
+    upscale: repeat every pixel that many times in both directions; None takes the smallest
+    factor that brings the shorter side to 256 pixels. A side that is still odd gets its last row
+    or column twice, since H.264 with 4:2:0 colour has only even sizes.
 
     Raises:
       UsageError: not an .mp4 name, no such folder, an empty video, a rate or factor that makes no
@@ -183,7 +186,7 @@ def write(
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     partial = path.with_name(f".{uuid.uuid4().hex}.part")  # hidden: a folder scan passes over it
     try:
-        _encode(partial, video, fps, upscale)
+        _encode(partial, video, _COMMON_RATE if fps is None else fps, upscale)
         os.replace(partial, path)
     except (av.FFmpegError, OSError) as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error

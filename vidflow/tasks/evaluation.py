@@ -209,7 +209,7 @@ def write(run: Path, scores: Scores, said: Protocol | None) -> None:
         files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
 
 
-def write_samples(run: Path, samples: Sequence[Sample], fps: float) -> None:
+def write_samples(run: Path, samples: Sequence[Sample], fps: float | None) -> None:
     """`samples/`: the first videos as files named in index.json, and scores.json with a row for every sample."""
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
