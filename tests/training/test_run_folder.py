@@ -133,6 +133,18 @@ def test_scores_of_a_run_that_is_trained_further_are_not_taken_for_its_own(tmp_p
     assert names("evaluation", "finished") == {"evaluation.json", "evaluation_10.json", "finished.json"}
 
 
+def test_scores_of_a_checkpoint_are_not_taken_for_those_of_the_end(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    with run_folder.evaluating(tmp_path, []):
+        (tmp_path / "evaluation.json").write_text("{}")
+    run_folder.mark_finished(tmp_path, 10)
+    assert not run_folder.is_evaluated(tmp_path, []) and not (tmp_path / "evaluation.json").exists()
+    assert (tmp_path / "evaluation_unfinished.json").exists()
+    (tmp_path / "evaluation.json").write_text("{}")
+    run_folder.mark_finished(tmp_path, 10)
+    assert (tmp_path / "evaluation.json").exists()
+
+
 def telemetry(folder, start=0, every=2):
     rest = {"rows": 4, "flops": 1e9, "peak": None, "max_skips": 3, "examples": lambda step: [step, 7]}
     return Telemetry(folder, start=start, steps=10, every=every, window=2, **rest)

@@ -246,7 +246,7 @@ def evaluate(
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
     Raises:
-      UsageError: a folder that is no finished run, or whose data are gone.
+      UsageError: a folder that holds nothing trained, or whose data are gone.
     """
     config = run_folder.read_config(run)
     check_parts(config, parts, str(run))

@@ -5,6 +5,7 @@
                 weights.safetensors  averaged weights, once finished        samples/ report.html evaluation.json
                 finished.json, evaluated.json   for how many steps, and with which flags
                 evaluation_900.json, samples_900   of a run that was finished after 900 steps, and trained further
+                evaluation_unfinished.json   and so on, of a checkpoint before its end
 """
 
 import json
@@ -73,12 +74,16 @@ def _set_scores_aside(folder: Path, steps: int) -> None:
     before = _finished_steps(folder)
     if before is None or before >= steps:
         return
+    _rename_scores(folder, str(before))
+    (folder / FINISHED).unlink()
+
+
+def _rename_scores(folder: Path, suffix: str) -> None:
     (folder / EVALUATED).unlink(missing_ok=True)
     for path in filter(Path.exists, (folder / name for name in SCORES)):
-        aside = path.with_stem(f"{path.stem}_{before}")
-        shutil.rmtree(aside, ignore_errors=True)  # samples of the same weights
+        aside = path.with_stem(f"{path.stem}_{suffix}")
+        shutil.rmtree(aside, ignore_errors=True)  # samples of the same weights, or of older ones
         path.rename(aside)
-    (folder / FINISHED).unlink()
 
 
 def is_finished(folder: Path, steps: int) -> bool:
@@ -94,7 +99,9 @@ def _finished_steps(folder: Path) -> int | None:
 
 
 def mark_finished(folder: Path, steps: int) -> None:
-    """Says so; called after everything else is written."""
+    """Says so; called after everything else is written. Scores that are there are of a checkpoint before the end."""
+    if not is_finished(folder, steps):
+        _rename_scores(folder, "unfinished")
     files.write_whole(folder / FINISHED, json.dumps({"steps": steps}) + "\n")
 
 
