@@ -11,7 +11,7 @@ import pytest
 from tests.tasks.experiments import AUTOENCODER
 from vidflow import config as configs
 from vidflow import evaluate, train
-from vidflow.data.sources import is_held_out, make_source
+from vidflow.data.sources import is_held_out, make_source, to_bytes, to_float
 from vidflow.errors import UsageError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -87,3 +87,11 @@ def test_what_is_no_source_of_clips_is_refused(digits, source, said):
     with pytest.raises(UsageError) as refusal:
         make_source(data, seed=0)
     assert said in str(refusal.value)
+
+
+def test_bytes_are_the_nearest_levels_and_what_is_no_number_is_refused():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1).repeat(3, axis=-1)
+    np.testing.assert_array_equal(to_bytes(to_float(levels)), levels)
+    np.testing.assert_array_equal(to_bytes(np.float32([[[[-9.0, 0.001, np.inf]]]])), [[[[0, 128, 255]]]])
+    with pytest.raises(UsageError, match="pixels that are not numbers"):
+        to_bytes(np.float32([[[[0.0, np.nan, 0.0]]]]))

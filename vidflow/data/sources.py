@@ -61,5 +61,12 @@ def to_float(video: UInt8[np.ndarray, "*B T H W 3"]) -> Float[np.ndarray, "*B T 
 
 
 def to_bytes(video: Float[np.ndarray, "*B T H W 3"]) -> UInt8[np.ndarray, "*B T H W 3"]:
-    """Float in [-1, 1] (clipped) -> bytes, rounded to nearest."""
-    return np.clip(np.round((np.asarray(video) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    """Float in [-1, 1] (clipped) -> bytes, rounded to nearest.
+
+    Raises:
+      UsageError: a pixel that is not a number, which would become a black one.
+    """
+    levels = np.clip(np.round((np.asarray(video) + 1.0) * 127.5), 0, 255)
+    if np.isnan(levels).any():
+        raise UsageError("An autoencoder gave pixels that are not numbers: take a wider dtype, or other weights.")
+    return levels.astype(np.uint8)
