@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from scipy import stats
 
 from vidflow import ablate
 from vidflow.errors import UsageError
-from vidflow.metrics import paired
+from vidflow.metrics import intervals, paired
 from vidflow.reporting import ablations
 from vidflow.tasks import ablating
 from vidflow.tasks.ablating import Ablation, Arm
@@ -135,8 +136,24 @@ def test_shares_stay_between_0_and_1_and_equal_ones_are_not_certain():
     means, said = ablations.as_markdown(rows, ablation).split("\n\n")[:2]
     assert "3 [0.5159, 5.484] | 1 [0.9434, 1] |" in means and "Wilson's for the prompts of one" in said
     assert f"[{0.9965333 - 4.302653 * 0.0034667:.4g}, 1] |" in means
+    named = [each | {"prompts": {"bounce/shape": 16}} for each in rows]  # by 16 of the 64 prompts
+    low = intervals.proportion([1.0] * 16).low
+    assert f"| 1 [{low:.4g}, 1] |" in ablations.as_markdown(named, ablation)
     without = [{key: value for key, value in each.items() if key != "right"} for each in rows]
     assert "| 1 [–] |" in ablations.as_markdown(without, ablation)
+
+
+def test_a_row_says_how_many_prompts_are_behind_a_score(tmp_path, monkeypatch):
+    """Of three prompts, each sampled with two seeds, two name a size."""
+    (folder := tmp_path / "run" / "samples").mkdir(parents=True)
+    shown = [{"prompt": p, "seed": s, "scores": {"shape": True}} for s in (0, 1) for p in "abc"]
+    (folder / "scores.json").write_text(json.dumps(shown))
+    (folder.parent / "evaluation.json").write_text('{"bounce/shape": {"n": 6}, "bounce/size": {"n": 4}}')
+    (folder.parent / "metrics.jsonl").write_text('{"loss": 1.0}\n')
+    monkeypatch.setattr("vidflow.tasks.sweeping.rows", lambda *_: [{}])
+    point = ablating.Point("x.py", (), (), ConfigDict(), "as it is", "run")
+    found = ablating.row(point, ablating.Planned("first", "x.py", {}, {}, ""), tmp_path, ["--only=samples"])
+    assert found["prompts"] == {"bounce/shape": 3, "bounce/size": 2} and found["right"] == [[1.0, 1.0]] * 3
 
 
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):

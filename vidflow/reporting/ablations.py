@@ -115,7 +115,7 @@ def _means(arm: str, some: list[Row], ablation: Ablation) -> list[str]:
     cells = [arm, changed, str(len(some)), f"{rate:g}{end}", f"{row['parameters']:,}", f"{row['flops']:.3g}"]
     for measure in ablation.measures:
         values = [each[measure] for each in some]
-        prompts = len(row.get("right", ()))
+        prompts = row.get("prompts", {}).get(measure, len(row.get("right", ())))  # tables of before have the latter
         found = intervals.share(values, prompts) if measure.startswith(FRACTIONS) else intervals.mean(values)
         cells.append(_estimate(found.mean, found.low, found.high, ".4g"))
     return cells

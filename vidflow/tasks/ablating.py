@@ -143,12 +143,17 @@ def runs(ablation: Ablation, arms: Sequence[Planned], overrides: Overrides) -> l
 
 def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) -> Row:
     """That of a sweep, with the `arm`, what it `changed`, and the `curve` of its training loss at `CURVE` steps; where
-    samples are scored, what they show is `right`."""
+    samples are scored, what they show is `right`, and `prompts` how many there are behind each score."""
     (found,) = sweeping.rows(point, workdir, evaluation)
     folder = workdir / point.folder
     found |= {"arm": arm.name, "changed": arm.changed, "together": arm.together, "curve": _curve(folder)}
-    scores = folder / "samples" / "scores.json"
-    return found | ({"right": right(json.loads(scores.read_text()))} if evaluation and scores.exists() else {})
+    samples = folder / "samples" / "scores.json"
+    if not (evaluation and samples.exists()):
+        return found
+    shown, scores = json.loads(samples.read_text()), json.loads((folder / "evaluation.json").read_text())
+    seeds = len({sample["seed"] for sample in shown})
+    prompts = {name: score["n"] // seeds for name, score in scores.items() if name.startswith("bounce/")}
+    return found | {"right": right(shown), "prompts": prompts}
 
 
 def read(path: Path, ablation: Ablation) -> list[Row]:
