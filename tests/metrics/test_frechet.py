@@ -29,6 +29,12 @@ def test_distance_of_gaussians_is_the_closed_form():
     assert frechet.distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
+def test_no_distance_is_negative():
+    """A table would show it as -0.000."""
+    rng = np.random.default_rng(0)
+    assert all(frechet.distance(a, a) >= 0 for a in 50 * rng.standard_normal((10, 20, 400)))
+
+
 def test_one_clip_has_no_covariance():
     with pytest.raises(UsageError, match="2 clips or more of each kind, not 1 and 3"):
         frechet.distance(np.zeros((1, 4)), np.zeros((3, 4)))

@@ -20,4 +20,5 @@ def distance(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]) -> float:
     x, y = ((rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1) for rows in (a, b))
     # With A = x' x and B = y' y, the eigenvalues of A B are the squared singular values of x y'.
     shared = np.linalg.norm(x @ y.T, "nuc")
-    return float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + (x**2).sum() + (y**2).sum() - 2 * shared)
+    found = np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + (x**2).sum() + (y**2).sum() - 2 * shared
+    return max(float(found), 0.0)  # rounding may take that of equal sets below
