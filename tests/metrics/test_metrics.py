@@ -38,6 +38,13 @@ def test_psnr_of_a_constant_error():
     np.testing.assert_allclose(image.psnr(a, b), [10 * np.log10(255**2 / 0.01), 10 * np.log10(255**2 / 100)])
 
 
+def test_psnr_ends_at_that_of_equal_images():
+    a = np.full((2, 32, 32, 3), 100, np.uint8)
+    b = a.copy()
+    b[1, 0, 0, 0] += 1  # a mean squared error of 1 / 3072
+    np.testing.assert_allclose(image.psnr(a, b), 68.13, atol=0.005)
+
+
 def test_ssim_is_that_of_scikit_image():
     """Version 0.26, structural_similarity: Gaussian weights of sigma 1.5, data_range 255, population variances."""
     rng = np.random.default_rng(0)
