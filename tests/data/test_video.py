@@ -324,13 +324,6 @@ def test_browsers_can_play_it(tmp_path):
         assert next(container.decode(stream)).colorspace == av.video.reformatter.Colorspace.ITU709
 
 
-def test_encode_gives_the_bytes_of_a_whole_file(tmp_path):
-    data = video.encode(moving_pattern(), 8, upscale=2)
-    (tmp_path / "a.mp4").write_bytes(data)
-    info = video.probe(tmp_path / "a.mp4")
-    assert info == video.VideoInfo(16, 2.0, 8.0, 128, 128)
-
-
 def test_write_gives_whole_files_or_none(tmp_path):
     path = tmp_path / "a.mp4"
     video.write(path, numbered(3), 8)

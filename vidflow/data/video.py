@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,16 +191,6 @@ def write(
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def encode(
-    video: UInt8[np.ndarray, "T H W 3"], fps: float | int, upscale: int | None = None
-) -> bytes:
-    """The bytes that `write` would put into a file, for embedding in a page."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        write(path, video, fps, upscale)
-        return path.read_bytes()
 
 
 def _decoded(path: str | os.PathLike) -> Iterator[_Shown]:

@@ -213,6 +213,7 @@ def write_samples(run: Path, samples: Sequence[Sample], fps: float | None) -> No
     """`samples/`: the first videos as files named in index.json, and scores.json with a row for every sample."""
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
+    (folder / "index.json").unlink(missing_ok=True)  # it vouches for the files, and comes last
     rows: list[dict[str, Any]] = [{"prompt": s.prompt, "seed": s.seed, "scores": s.scores} for s in samples]
     shown = []
     for number, (sample, row) in enumerate(zip(samples[:SHOWN], rows, strict=False)):
