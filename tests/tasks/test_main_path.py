@@ -222,8 +222,9 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     assert (said["split"], said["clips"]) == ("held out", scores["validation/flow_loss"]["n"])
     with pytest.raises(UsageError, match="--only=los names 'los': use autoencoder, loss, samples"):
         evaluate.main([f"--run={run}", "--only=los"])
-    with pytest.raises(UsageError, match="is of an autoencoder and has no loss to score"):
-        evaluate.main([f"--run={smoke_run / 'autoencoder_run'}", "--only=loss"])
+    for parts in ("loss", "autoencoder,loss"):
+        with pytest.raises(UsageError, match="is of an autoencoder and has no loss to score"):
+            evaluate.main([f"--run={smoke_run / 'autoencoder_run'}", f"--only={parts}"])
 
 
 def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path):

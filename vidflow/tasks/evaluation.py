@@ -67,9 +67,13 @@ def named(flag: str, text: str) -> tuple[str, ...]:
 
 
 def check_parts(config: ConfigDict, parts: Sequence[str], who: str) -> None:
-    """Raises UsageError: a run of this config has none of the parts."""
-    if "sampling" not in config and "autoencoder" not in parts:
-        raise UsageError(f"{who} is of an autoencoder and has no {' or '.join(parts)} to score: ask for autoencoder.")
+    """Raises UsageError: a run of this config lacks one of the parts."""
+    if lacking := [part for part in parts if part not in _parts_of(config)]:
+        raise UsageError(f"{who} is of an autoencoder and has no {lacking[0]} to score: ask for autoencoder alone.")
+
+
+def _parts_of(config: ConfigDict) -> Sequence[str]:
+    return PARTS if "sampling" in config else ("autoencoder",)
 
 
 def autoencoder_scores(
@@ -238,11 +242,11 @@ def evaluate(
     seeds: Sequence[int],
     clips: int,
     judges: Judges = NO_JUDGES,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = (),
     mesh: Mesh | None = None,
 ) -> tuple[Protocol | None, Scores]:
-    """Evaluates `parts` of what the run holds: evaluation.json, protocol.json (of the clips behind reconstruction and
-    loss) and samples/. A text-to-video model is spread over the mesh.
+    """Evaluates `parts` of what the run holds, or without any all of it: evaluation.json, protocol.json (of the clips
+    behind reconstruction and loss) and samples/. A text-to-video model is spread over the mesh.
 
     Samples of a model trained on a folder show its first captions and carry no scores: nobody knows what is in them.
 
@@ -251,13 +255,14 @@ def evaluate(
     """
     config = run_folder.read_config(run)
     check_parts(config, parts, str(run))
+    parts = parts or _parts_of(config)
     data = data_of(config)
     own = config.autoencoder.train if "autoencoder" in config else config
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, frozen_autoencoder.make_tiles(own.tiles))
     said, scores = None, {}
     if "autoencoder" in parts:
         said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
-    generator = generation.load(run, mesh) if "sampling" in config and {"loss", "samples"} & set(parts) else None
+    generator = generation.load(run, mesh) if {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
         held_out = make_source(data, seed=config.seed, split="test")
         count, compression = min(clips, len(held_out)), autoencoder.compression
