@@ -9,7 +9,7 @@ from tests.scaling.synthetic import LIANG, isoflop
 from vidflow import config as configs
 from vidflow import fit
 from vidflow.errors import UsageError
-from vidflow.reporting import laws
+from vidflow.reporting import laws, losses
 from vidflow.scaling.isoflop import Points
 from vidflow.tasks import fitting, planning, results
 from vidflow.tasks.nearest import nearest
@@ -55,6 +55,30 @@ def test_laws_are_written_shown_and_tried_on_what_was_held_out(tmp_path, capsys)
     assert "251 times the largest budget that was fitted and a guess" in said
     for name in ("losses", "laws", "residuals"):
         assert (tmp_path / "laws" / f"{name}.png").stat().st_size > 5000
+    assert (tmp_path / "laws" / "losses.md").read_text().count("**") == 2 * 6  # the least of each budget
+
+
+def test_the_losses_behind_the_laws_are_a_table():
+    def row(size, flops, loss, rate, **more):
+        config = {"optimizer.learning_rate": rate}
+        return {"parameters": 2 * size, "transformer_parameters": size, "flops": flops, "loss": loss} | more | {
+            "config": config
+        }
+
+    told = losses.as_markdown(
+        [
+            row(1000, 1.0e12, 0.5, 0.01),
+            row(2000, 1.04e12, 0.4, 0.02, seed=0),
+            row(2000, 1.04e12, 0.3, 0.01, seed=1),
+            row(2000, 1.0e13, 0.2, 0.01),
+        ]
+    )
+    assert told.splitlines() == [
+        "| parameters | 1e+12 FLOPs | 1e+13 FLOPs |",
+        "| --- | --- | --- |",
+        "| 1,000 | 0.500 (0.01) | – |",
+        "| 2,000 | **0.350** (0.01, 0.02, 2 seeds) | **0.200** (0.01) |",
+    ]
 
 
 @pytest.mark.parametrize("method", ["parametric", "envelope"])

@@ -8,7 +8,8 @@ Methods (Hoffmann et al. 2022): isoflop, a parabola over model size at each budg
 parametric, one formula of the loss of every run, which wants --convention=6ND; envelope, which of the training curves
 is lowest. --holdout=largest fits without the largest budget, and says how well the laws foretell it. Results of three
 learning rates and batch sizes or more at each size and length also give the rules of both (Yin et al. 2024). Writes
-laws.json and figures, and prints the laws beside those that papers have published.
+laws.json, figures and, for isoflop, a table of the losses (losses.md), and prints the laws beside those that papers
+have published.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.startup import start
 
     start()
-    from vidflow.reporting import laws
+    from vidflow.reporting import laws, losses
     from vidflow.tasks import fitting, results
 
     out = Path(args.out)
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UsageError as error:  # laws take the best of the rates, whatever was tried
         rules, said = None, [*said, f"no rules of learning rate and batch size: {error}"]
     tuned = results.tuned(rows)
+    if args.method == "isoflop":
+        files.write_whole(out / "losses.md", losses.as_markdown(tuned))
     points = results.points(results.under(tuned, args.convention) if args.convention else tuned, args.metric)
     seen, held = points, None
     if args.holdout:

@@ -123,9 +123,14 @@ def require(rows: Sequence[Row], metrics: Sequence[str]) -> None:
                 raise UsageError(f"{row.get('name', 'A row')} has no metric '{metric}': did you mean '{near}'?")
 
 
+def parameters(row: Row) -> float:
+    """Those that count as its size."""
+    return float(row.get("transformer_parameters", row["parameters"]))
+
+
 def points(rows: Sequence[Row], metrics: Sequence[str] = ()) -> Points:
     """Raises UsageError: a metric that a row lacks."""
     require(rows, metrics)
-    parameters = np.array([float(row.get("transformer_parameters", row["parameters"])) for row in rows])
+    sizes = np.array([parameters(row) for row in rows])
     columns = (np.array([float(row[name]) for row in rows]) for name in NEEDED[1:])
-    return Points(parameters, *columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})
+    return Points(sizes, *columns, {metric: np.array([float(row[metric]) for row in rows]) for metric in metrics})
