@@ -61,6 +61,18 @@ def test_only_without_terminal_snr_does_the_diffusion_path_end_in_pure_noise():
         assert float(path.alpha(jnp.ones(()))) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("name", ["vp", "zero_snr", "cosine"])
+def test_the_noise_near_the_data_is_told_in_single_precision(name):
+    """Up to the last time that `times.draw` draws."""
+    path = PATHS[name]
+    t = np.float32(1) - np.float32([1e-2, 1e-4, 1e-6, 1e-7])
+    exact = [np.asarray(f(jnp.asarray(t, jnp.float64))) for f in path]
+    with jax.enable_x64(False):
+        for f, values in zip(path, exact, strict=True):
+            np.testing.assert_allclose(f(jnp.asarray(t)), values, rtol=2e-6)
+        assert float(paths.log_snr(path, jnp.ones(()))) == np.inf
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_the_signal_grows_along_every_path(name):
     assert (np.diff(paths.log_snr(PATHS[name], jnp.asarray(INSIDE))) > 0).all()

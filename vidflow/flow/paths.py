@@ -51,29 +51,32 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0, zero_term
     algorithm 1). The velocity is infinite at t = 1, as the square root in sigma is steep there.
     """
 
-    def plain(t: Float[Array, "..."]) -> Float[Array, "..."]:
+    def log_plain(t: Float[Array, "..."]) -> Float[Array, "..."]:
         s = 1.0 - t
-        return jnp.exp(-0.25 * s * s * (beta_max - beta_min) - 0.5 * s * beta_min)
+        return -0.25 * s * s * (beta_max - beta_min) - 0.5 * s * beta_min
 
     def plain_dot(t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return 0.5 * (beta_min + (1.0 - t) * (beta_max - beta_min)) * plain(t)
+        return 0.5 * (beta_min + (1.0 - t) * (beta_max - beta_min)) * jnp.exp(log_plain(t))
 
     def left(t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return plain(jnp.zeros_like(t)) if zero_terminal_snr else jnp.zeros_like(t)
+        return jnp.exp(log_plain(jnp.zeros_like(t))) if zero_terminal_snr else jnp.zeros_like(t)
 
     def alpha(t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return (plain(t) - left(t)) / (1.0 - left(t))
+        return (jnp.exp(log_plain(t)) - left(t)) / (1.0 - left(t))
 
-    return _on_the_circle(alpha, lambda t: plain_dot(t) / (1.0 - left(t)))
+    def lacking(t: Float[Array, "..."]) -> Float[Array, "..."]:
+        return -jnp.expm1(log_plain(t)) / (1.0 - left(t))
+
+    return _on_the_circle(alpha, lambda t: plain_dot(t) / (1.0 - left(t)), lacking)
 
 
 def cosine() -> Path:
     """alpha = sin(pi t / 2), sigma = cos(pi t / 2): a quarter of a circle at even speed (SiT's GVP; Albergo et al.)."""
-    quarter = 0.5 * jnp.pi
+    quarter = 0.5 * jnp.pi  # rounded in float32, where its cosine is negative
     return Path(
         alpha=lambda t: jnp.sin(quarter * t),
-        sigma=lambda t: jnp.cos(quarter * t),
-        alpha_dot=lambda t: quarter * jnp.cos(quarter * t),
+        sigma=lambda t: jnp.sin(quarter * (1.0 - t)),
+        alpha_dot=lambda t: quarter * jnp.sin(quarter * (1.0 - t)),
         sigma_dot=lambda t: -quarter * jnp.sin(quarter * t),
     )
 
@@ -131,10 +134,10 @@ def check(path: Path) -> None:
         )
 
 
-def _on_the_circle(alpha: Schedule, alpha_dot: Schedule) -> Path:
-    """The path with alpha^2 + sigma^2 = 1."""
+def _on_the_circle(alpha: Schedule, alpha_dot: Schedule, lacking: Schedule) -> Path:
+    """The path with alpha^2 + sigma^2 = 1. `lacking` is 1 - alpha, of which near t = 1 rounding would leave nothing."""
 
     def sigma(t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jnp.sqrt((1.0 - alpha(t)) * (1.0 + alpha(t)))
+        return jnp.sqrt(lacking(t) * (1.0 + alpha(t)))
 
     return Path(alpha, sigma, alpha_dot, lambda t: -alpha(t) * alpha_dot(t) / sigma(t))
