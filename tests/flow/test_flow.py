@@ -105,7 +105,13 @@ def test_stratified_times_have_one_in_each_part_whatever_the_split():
     np.testing.assert_array_equal(jnp.floor(t * 64), jnp.arange(64))
     keys = jax.random.split(jax.random.key(0), 64)[32:]
     np.testing.assert_array_equal(times.draw(times.uniform(), keys, strata=(rows[32:], 64)), t[32:])
-    assert drawn(times.uniform(), 8, frames=3, strata=(jnp.arange(8), 8)).shape == (8, 3)
+
+
+def test_frames_of_a_row_have_times_of_their_own_in_a_stratified_batch_too():
+    t = drawn(times.uniform(), 256, frames=3, strata=(jnp.arange(256), 256))
+    np.testing.assert_array_equal(jnp.floor(t[:, 0] * 256), jnp.arange(256))
+    assert np.abs(np.corrcoef(np.asarray(t).T)[np.triu_indices(3, 1)]).max() < 0.2
+    np.testing.assert_allclose(t.mean(axis=0), 0.5, atol=0.05)
 
 
 def test_linear_quadratic_schedule_has_small_equal_steps_then_grows_to_one():

@@ -80,13 +80,15 @@ def draw(
     Args:
       keys: one for each row, on which alone its time depends.
       strata: (row of the batch, size of the batch): u of row r is drawn from the r-th of so many equal parts of (0, 1),
-        so that every batch covers all times (Kingma et al. 2021, appendix I.1).
+        so that every batch covers all times (Kingma et al. 2021, appendix I.1). Of frames that is so for the first:
+        in one part all frames of a row would have one time.
     """
     shape = () if frames is None else (frames,)
     tiny = jnp.finfo(jnp.float32).tiny
     u = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=tiny))(keys)
     if strata is not None:
         row, rows = strata
-        u = (row.reshape(row.shape + (1,) * len(shape)) % rows + u) / rows
+        first = (...,) if frames is None else (..., 0)
+        u = u.at[first].set((row % rows + u[first]) / rows)
     # Quantiles of float32 next to 1 round to it, where some paths end in an infinity.
     return density(jnp.clip(u, 1e-7, 1.0 - 1e-7))
