@@ -1,5 +1,7 @@
 """The transformer: shapes, identities at the start, what each input may and may not change."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,13 @@ def test_neither_rematerialisation_nor_unrolled_layers_change_a_gradient(remat, 
         gradient(model(), params)(params),
         gradient(model(remat=remat, unrolled=unrolled), params)(params),
     )
+
+
+def test_names_of_tensors_are_those_that_layers_have():
+    text = str(jax.make_jaxpr(lambda p: model().apply(p, *inputs()).prediction)(parameters(model())))
+    given = set(re.findall(r"name\[name=(\w+)\]", text)) - {"patch", "head"}  # these two stand outside of the layers
+    kernels_own = {"self_attention", "cross_attention"}  # XLA's has none while it is dense
+    assert given == set(rematerialisation.NAMES) - kernels_own
 
 
 def test_unrolled_layers_are_rematerialised():

@@ -220,6 +220,7 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
         ("text.heads=5", "config.text.width = 96 is not a multiple of config.text.heads = 5"),
         ("autoencoder.train.steps=0", "config.autoencoder.train.steps is 0"),
         ("model.remat=named", "config.model.remat is 'named' and config.model.saved is empty"),
+        ("model.saved=('gaet',)", "Unknown tensor 'gaet' in config.model.saved; did you mean 'gate'"),
         ("flow.path=.x", "config.flow.path names '.x', which is no dotted name"),
         ("flow.path=liner", "Unknown config.flow.path 'liner'"),
         ("flow.target=noise", "'noise' cannot be sampled at t = 0"),

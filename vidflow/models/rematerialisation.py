@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 
+from vidflow.config import nearest
 from vidflow.errors import UsageError
 
 
@@ -35,18 +36,24 @@ TABLE = {
     "offload": Kept((), ("block_input", "self_attention")),
 }
 CHOICES = ("none", *TABLE, "named")
+NAMES = ("block_input", *_ATTENTION, "query", "key", "value", "out", "gate", "up", "down")
 
 
 def policy(remat: str, saved: Sequence[str] = ()) -> Callable[..., bool] | None:
     """For `jax.checkpoint`; None for no rematerialisation.
 
     Raises:
-      UsageError: a word that is not in `CHOICES`, or "named" without names.
+      UsageError: a word that is not in `CHOICES`, or "named" without names or with one that no tensor has.
     """
     if remat not in CHOICES:
         raise UsageError(f"Unknown config.model.remat '{remat}': use one of {', '.join(CHOICES)}.")
     if remat == "named" and not saved:
         raise UsageError("config.model.remat is 'named' and config.model.saved is empty: name tensors, or use 'full'.")
+    if unknown := [name for name in saved if name not in NAMES]:
+        raise UsageError(
+            f"Unknown tensor '{unknown[0]}' in config.model.saved; did you mean '{nearest(unknown[0], NAMES)}'? There "
+            f"are {', '.join(NAMES)}."
+        )
     if remat == "none":
         return None
     kept = Kept(tuple(saved)) if remat == "named" else TABLE[remat]
