@@ -225,6 +225,8 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
         ("flow.path=liner", "Unknown config.flow.path 'liner'"),
         ("flow.target=noise", "'noise' cannot be sampled at t = 0"),
         ("sampling.solver=hune", "Unknown config.sampling.solver 'hune'; did you mean 'heun'"),
+        ("sampling.solver=euler_maruyama:churn=-1", "A churn of -1 is no amount of noise"),
+        ("sampling.solver=dormand_prince:tolerance=-1", "No error keeps to a tolerance of -1"),
         ("sampling.schedule=linear_quadratic:reference=3", "needs a reference of at least"),
         ("sampling.guidance_shape=intervall", "Unknown config.sampling.guidance_shape 'intervall'"),
         ("sampling.start=1.5", "Sampling goes from 0 <= start < end <= 1"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vidflow.errors import UsageError
 from vidflow.flow.solvers import Solver, Times, Velocity
 
 MOST_STEPS = 4096
@@ -16,7 +17,12 @@ def dormand_prince(tolerance: float = 1e-5) -> Solver:
     tolerance: of the error of a step, relative and absolute; 0 takes the times as they are, without control.
     The whole batch shares its steps, so their number depends on its rows; samples agree to the tolerance only. Where
     4,096 steps do not reach the last time, they are NaN.
+
+    Raises:
+      UsageError: a tolerance below 0, which no error keeps to.
     """
+    if not tolerance >= 0.0:
+        raise UsageError(f"No error keeps to a tolerance of {tolerance:g}: give 0 or more in config.sampling.solver.")
 
     def solve(velocity: Velocity, x0: Float[Array, "B ..."], times: Times) -> Float[Array, "B ..."]:
         times = np.asarray(times)

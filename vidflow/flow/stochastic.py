@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from vidflow.errors import UsageError
 from vidflow.flow import targets
 from vidflow.flow.paths import Path
 from vidflow.flow.solvers import Solver, Times, Velocity
@@ -17,7 +18,12 @@ def euler_maruyama(path: Path, keys: Key[Array, "B"], churn: float = 1.0) -> Sol
     -x0 / sigma, stays finite. A churn of 0 is `euler`.
 
     keys: of the rows. The noises of a row are of `fold_in(its key, step)`: the batch size changes none.
+
+    Raises:
+      UsageError: a churn below 0, which is no amount of noise.
     """
+    if not churn >= 0.0:
+        raise UsageError(f"A churn of {churn:g} is no amount of noise: give 0 or more in config.sampling.solver.")
 
     def solve(velocity: Velocity, x0: Float[Array, "B ..."], times: Times) -> Float[Array, "B ..."]:
         times = np.asarray(times, np.float64)
