@@ -132,7 +132,7 @@ def test_rotated_products_depend_on_the_difference_of_places():
     assert product(place(11, 7, 5), place(14, 5, 3)) == pytest.approx(same, abs=1e-4)
     for other in (place(5, 0, 1), place(4, 1, 1), place(4, 0, 2)):
         assert abs(product(place(1, 2, 3), other) - same) > 1e-3
-    assert float((positions.rotate(q, positions.angles(place(0, 0, 0), 16)) - q).max()) == 0.0
+    np.testing.assert_array_equal(positions.rotate(q, positions.angles(place(0, 0, 0), 16)), q)
 
 
 def test_waves_tell_every_place_from_every_other():

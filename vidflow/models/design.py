@@ -38,10 +38,6 @@ class Design(NamedTuple):
     qk_norm: bool = False
 
     @property
-    def gates(self) -> bool:
-        return self.time == "adaln_zero"
-
-    @property
     def vectors(self) -> int:
         """Modulation vectors of a layer: shift, scale and gate for attention and for the feed-forward."""
         return {"adaln_zero": 6, "adaln": 4}.get(self.time, 0)
