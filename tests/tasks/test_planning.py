@@ -198,6 +198,7 @@ def test_advice_takes_a_layout_that_needs_less_before_a_larger_slice():
         ("sequences=4", r"'sequences=4' is not an axis \(data, fsdp, sequence, tensor\)"),
         ("tensor", r"'tensor' is not an axis"),
         ("tensor=0", r"'tensor=0' is not an axis"),
+        ("tensor=2,tensor=4", "--mesh=tensor=2,tensor=4 names 'tensor' twice"),
     ],
 )
 def test_a_wrong_mesh_is_an_error(text, message):

@@ -76,15 +76,17 @@ def parse_sizes(text: str) -> dict[str, int]:
     """`sequence=8,tensor=2` -> the size of every axis; those left out are 1.
 
     Raises:
-      UsageError: another form or axis.
+      UsageError: another form or axis, or an axis twice.
     """
-    sizes = dict.fromkeys(axes.MESH, 1)
+    said: dict[str, int] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
-        if name.strip() not in sizes or not number.strip().isdecimal() or int(number) < 1:
+        if name.strip() not in axes.MESH or not number.strip().isdecimal() or int(number) < 1:
             raise UsageError(f"--mesh={text}: '{part}' is not an axis ({', '.join(axes.MESH)}) with its size.")
-        sizes[name.strip()] = int(number)
-    return sizes
+        if name.strip() in said:
+            raise UsageError(f"--mesh={text} names '{name.strip()}' twice: give it one size.")
+        said[name.strip()] = int(number)
+    return dict.fromkeys(axes.MESH, 1) | said
 
 
 def mesh_of(text: str) -> Mesh:
