@@ -289,3 +289,5 @@ def test_rescaled_guidance_has_the_deviation_of_the_condition():
     np.testing.assert_allclose(whole, condition.std(axis=1), rtol=1e-5)
     np.testing.assert_allclose(half, 0.5 * (plain + whole), rtol=1e-5)
     assert (plain > 2 * whole).all()
+    still = guidance.classifier_free(Told(), TWO, ONE, 4.0, rescale=0.5)  # the same everywhere: nothing has grown
+    np.testing.assert_array_equal(still(X, T), 5.0)

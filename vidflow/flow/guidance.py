@@ -93,5 +93,6 @@ def _rescaled(guided: Array, towards: Array, share: float) -> Array:
     if not share:
         return guided
     axes = tuple(range(1, guided.ndim))
-    ratio = towards.std(axis=axes, keepdims=True) / guided.std(axis=axes, keepdims=True)
+    before, after = (x.std(axis=axes, keepdims=True) for x in (towards, guided))
+    ratio = jnp.where(after > 0.0, before / after, 1.0)  # a new model says 0 everywhere
     return guided * (share * ratio + 1.0 - share)
