@@ -31,6 +31,14 @@ def test_the_posterior_is_that_of_bayes():
     np.testing.assert_allclose(ends, [low, high], rtol=1e-5)
 
 
+def test_the_lowest_levels_lose_no_digits():
+    """Weights of the posterior's mean add up as in float64, though 1 - alpha_bar is 1e-4."""
+    level, x1, x = jnp.arange(3), jnp.full((3, 1), DATUM), jnp.full((3, 1), 0.3)
+    before, beta, kept = (table[:3] for table in (DIFFUSION.before, DIFFUSION.beta, DIFFUSION.alpha_bar))
+    mean = (np.sqrt(before) * beta * DATUM + np.sqrt(1 - beta) * (1 - before) * 0.3) / (1 - kept)
+    np.testing.assert_allclose(ddpm.posterior_mean(DIFFUSION, x1, x, level)[:, 0], mean, rtol=1e-6)
+
+
 def test_a_network_that_knows_the_datum_has_no_loss_but_at_the_first_level():
     keys = jax.random.split(jax.random.key(0), 512)
     loss, t = ddpm.loss(exact, keys, jnp.full((512, 1), DATUM), DIFFUSION)

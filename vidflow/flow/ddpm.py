@@ -40,10 +40,15 @@ class Diffusion(NamedTuple):
         return 1.0 - self.alpha_bar / self.before
 
     @property
+    def added(self) -> Float[np.ndarray, "K"]:
+        """1 - alpha_bar, the variance of each level's noise: in float64, for float32 has few digits of it left."""
+        return 1.0 - self.alpha_bar
+
+    @property
     def log_variance_bounds(self) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"]]:
         """log beta~ and log beta, between which the variance of a step lies (Nichol and Dhariwal, eq. 15). That of the
         first level, whose beta~ is 0, takes the second's."""
-        posterior = self.beta * (1.0 - self.before) / (1.0 - self.alpha_bar)
+        posterior = self.beta * (1.0 - self.before) / self.added
         return np.log(np.append(posterior[1], posterior[1:])), np.log(self.beta)
 
 
@@ -70,16 +75,18 @@ def posterior_mean(
     diffusion: Diffusion, x1: Float[Array, "B ..."], x: Float[Array, "B ..."], level: Int[Array, "B"]
 ) -> Float[Array, "B ..."]:
     """The mean of x one level lower, given the datum and x (Ho et al., eq. 7)."""
-    kept, before, beta = (_at(table, level, x) for table in (diffusion.alpha_bar, diffusion.before, diffusion.beta))
-    return (jnp.sqrt(before) * beta * x1 + jnp.sqrt(1.0 - beta) * (1.0 - before) * x) / (1.0 - kept)
+    before, beta, added = diffusion.before, diffusion.beta, diffusion.added
+    shares = np.sqrt(before) * beta / added, np.sqrt(1.0 - beta) * (1.0 - before) / added
+    of_datum, of_x = (_at(share, level, x) for share in shares)
+    return of_datum * x1 + of_x * x
 
 
 def datum(
     diffusion: Diffusion, noise: Float[Array, "B ..."], x: Float[Array, "B ..."], level: Int[Array, "B"]
 ) -> Float[Array, "B ..."]:
     """The datum that x and its noise imply."""
-    kept = _at(diffusion.alpha_bar, level, x)
-    return (x - jnp.sqrt(1.0 - kept) * noise) / jnp.sqrt(kept)
+    alpha, sigma = _at(np.sqrt(diffusion.alpha_bar), level, x), _at(np.sqrt(diffusion.added), level, x)
+    return (x - sigma * noise) / alpha
 
 
 def log_variance(diffusion: Diffusion, share: Float[Array, "B ..."], level: Int[Array, "B"]) -> Float[Array, "B ..."]:
@@ -104,8 +111,8 @@ def loss(
     x1 = x1.astype(jnp.float32)
     x0 = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(noise_key, x1)
     level = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(diffusion.alpha_bar)))(level_key)
-    kept = _at(diffusion.alpha_bar, level, x1)
-    x = jnp.sqrt(kept) * x1 + jnp.sqrt(1.0 - kept) * x0
+    alpha, sigma = _at(np.sqrt(diffusion.alpha_bar), level, x1), _at(np.sqrt(diffusion.added), level, x1)
+    x = alpha * x1 + sigma * x0
     t = jnp.asarray(diffusion.time, jnp.float32)[level]
     noise, share = network(x, t)
     mean = posterior_mean(diffusion, datum(diffusion, jax.lax.stop_gradient(noise), x, level), x, level)
