@@ -14,7 +14,8 @@ class Conditioning:
 
     Attributes:
       text: [B, L, D] text tokens, of any width.
-      text_segment: [B, L] integers; a token is seen by the video tokens of the same segment, 0 by none.
+      text_segment: [B, L] integers; 0 is padding, which none sees. Where rows hold several videos, a token is seen by
+        that of its segment alone; elsewhere all see it.
       label: [B] integers, a class; the number of classes for none.
     """
 
