@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from vidflow.errors import UsageError
 
 TimeDensity = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+LAST = 1.0 - 1e-7  # that is drawn
 
 
 def uniform() -> TimeDensity:
@@ -90,5 +91,5 @@ def draw(
         row, rows = strata
         first = (...,) if frames is None else (..., 0)
         u = u.at[first].set((row % rows + u[first]) / rows)
-    # Quantiles of float32 next to 1 round to it, where some paths end in an infinity.
-    return density(jnp.clip(u, 1e-7, 1.0 - 1e-7))
+    # Numbers of float32 next to 1 round to it, where some paths end in an infinity: so do quantiles, and their times.
+    return jnp.minimum(density(jnp.clip(u, 1e-7, LAST)), LAST)
