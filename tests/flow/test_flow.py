@@ -82,6 +82,17 @@ def test_schedules_and_intervals_that_cannot_be_are_refused():
         flow_parts.make_scale(sampling, 3.0, np.linspace(0, 1, 6))
 
 
+def test_a_solver_that_asks_at_the_last_time_is_refused_where_the_target_says_nothing_there():
+    config = settings.of_a_generator()
+    config.flow.path = "variance_preserving"
+    flow_parts.check_sampling(config)
+    config.sampling.solver = "dormand_prince"
+    with pytest.raises(UsageError, match="'velocity' cannot be sampled at t = 1, .* config.sampling.end"):
+        flow_parts.check_sampling(config)
+    config.sampling.end = 0.999
+    flow_parts.check_sampling(config)
+
+
 def test_mode_gathers_in_the_middle_or_at_the_ends():
     spread = [float(jnp.abs(drawn(times.mode(scale)) - 0.5).mean()) for scale in (1.29, 0.0, -0.9)]
     assert spread[0] < 0.2 < 0.25 - 0.01 < spread[1] < 0.26 < spread[2]
