@@ -57,11 +57,8 @@ def write(path: str | None, document: dict[str, Any]) -> None:
     """
     if path is None:
         return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(Path(path), json.dumps(document, indent=1) + "\n")
-    except OSError as error:
-        raise UsageError(f"Cannot write --json={path} ({error.strerror}): name a file in another folder.") from None
+    files.make_folder(Path(path).parent)
+    files.write_whole(Path(path), json.dumps(document, indent=1) + "\n")
 
 
 def _commit() -> str:
