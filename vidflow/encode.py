@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow import files
     from vidflow.data import latents_cache
     from vidflow.tasks import frozen_autoencoder
-    from vidflow.tasks.encoding import encode_clips
+    from vidflow.tasks.encoding import check_videos, encode_clips
     from vidflow.tasks.reading import Embeddings
 
     out, share = Path(args.out), latents_cache.parse_share(args.share)
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME, tiles)
     with files.held(out if share.of == 1 else out / f"share-{share.index + 1}-of-{share.of}"):
         encode_clips(config.data, config.seed, autoencoder, out, share)
+        check_videos(config.data, config.seed, out)
     if "text" in config and config.text.get("encoders") is not None:
         texts = Path(config.text.cache or out / "text")
         Embeddings(config, texts).fill(latents_cache.captions(out, share))

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,6 +89,19 @@ def held(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}\n")
         lock.flush()
+        yield
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Around what makes `path`: one process at a time has its turn, and the others wait. Makes its folder if absent.
+
+    On storage without locks, or that cannot be written, nobody waits.
+    """
+    with ExitStack() as opened:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(opened.enter_context(path.with_name(f".{path.name}.lock").open("a")), fcntl.LOCK_EX)
         yield
 
 

@@ -1,16 +1,21 @@
 """A folder of captioned videos: which clips there are, what they hold, and what is refused."""
 
+import errno
 import json
 import logging
+import os
 import threading
+import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.real_clips import REAL_CLIPS, real_clip
-from vidflow.data import video
+from vidflow.data import decoders, video
 from vidflow.data.decoders import Decoders
 from vidflow.data.folder import FolderSource
 from vidflow.errors import UsageError
@@ -356,7 +361,8 @@ def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
     first = [numbers(item) for item in fixed()]
     text = manifest.read_text()
     numbered(folder, "0.mp4", 8)  # a new file comes first by name, and is passed over
-    caption(folder, **{"0": "new"})
+    caption(folder, **{"0": "new", "its video is still to come": "newer"})
+    (folder / "notes.txt").write_bytes(b"\xff")
     assert [numbers(item) for item in fixed()] == first and manifest.read_text() == text
     with pytest.raises(UsageError, match="lists clips of"):
         fixed(frames=2)
@@ -365,22 +371,113 @@ def test_what_a_folder_held_is_fixed_and_checked(tmp_path):
         fixed()
     manifest.write_text(text)
     (folder / "b.txt").write_text("other words")
-    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what it was when .*data.json was written"):
         fixed()
     caption(folder, b="b")
     fixed()
     video = (folder / "b.mp4").read_bytes()
     (folder / "b.mp4").write_bytes(video[:-1] + bytes([video[-1] ^ 1]))  # as long as before
-    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what it was when .*data.json was written"):
         [fixed()[index] for index in range(6)]
     assert numbers(fixed()[5]) == first[5]  # of another file
     numbered(folder, "b.mp4", 12, first=11)
-    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what it was when .*data.json was written"):
         fixed()
     (folder / "b.mp4").unlink()
     (folder / "b.txt").unlink()
-    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what this run started with"):
+    with pytest.raises(UsageError, match=r"b\.mp4 or its caption is not what it was when .*data.json was written"):
         fixed()
+
+
+def test_new_lines_of_captions_are_passed_over(tmp_path):
+    folder, manifest = tmp_path / "clips", tmp_path / "data.json"
+    numbered(folder, "a.mp4", 4)
+    lines(folder, {"file": "a.mp4", "caption": "a"})
+    make = partial(FolderSource, folder, frames=4, fps=None, manifest=manifest, **SIZE)
+    assert len(make()) == 1
+    lines(folder, {"file": "a.mp4", "caption": "a"}, {"file": "later.mp4", "caption": "later"})
+    assert len(make()) == 1
+    with pytest.raises(UsageError, match="there is no video later.mp4"):
+        source(folder)
+
+
+def test_of_two_that_start_together_one_scans_and_the_other_reads_what_it_found(tmp_path, monkeypatch):
+    """Captions are mended while the first one scans: both have the same."""
+    folder, manifest = tmp_path / "clips", tmp_path / "data.json"
+    numbered(folder, "a.mp4", 4)
+    caption(folder, a="before")
+    began, mended, scans, probe = threading.Event(), threading.Event(), [], Decoders.probe
+
+    def slow_probe(self, path):
+        scans.append(path)
+        began.set()
+        assert mended.wait(30)
+        return probe(self, path)
+
+    monkeypatch.setattr(Decoders, "probe", slow_probe)
+    make = partial(FolderSource, folder, frames=4, fps=None, manifest=manifest, **SIZE)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(make)
+        assert began.wait(30)
+        other = pool.submit(make)
+        time.sleep(0.5)  # in which it would begin to scan
+        mended.set()
+        assert [source.result()[0]["caption"] for source in (one, other)] == ["before", "before"]
+    assert len(scans) == 1
+
+
+def test_storage_that_fails_for_a_moment_costs_a_clip_and_not_the_run(tmp_path, monkeypatch):
+    folder, manifest = tmp_path / "clips", tmp_path / "data.json"
+    three_files(folder)
+    FolderSource(folder, frames=4, fps=None, manifest=manifest, **SIZE)
+    clips = FolderSource(folder, frames=4, fps=None, max_bad=1.0, manifest=manifest, **SIZE)
+    hidden = (folder / "b.mp4").rename(folder / "b.hidden")
+    assert clips[2]["index"] not in (2, 3)
+    hidden.rename(folder / "b.mp4")
+    assert clips[2]["index"] == 2
+    content = (folder / "a.mp4").read_bytes()
+    (folder / "a.mp4").unlink()
+    assert clips[0]["index"] not in (0, 1)
+    (folder / "a.mp4").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UsageError, match="a.mp4 or its caption is not what it was"):  # looked at when it is there again
+        clips[0]
+
+    stat = Path.stat
+
+    def stale(self, **more):
+        if self.name == "b.mp4":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(self, **more)
+
+    monkeypatch.setattr(Path, "stat", stale)
+    assert clips[3]["index"] == 3  # for its size alone
+
+
+def test_a_file_that_was_too_slow_is_not_waited_for_again(tmp_path, monkeypatch):
+    three_files(tmp_path)
+    clips = source(tmp_path)
+    (tmp_path / "b.mp4").unlink()
+    os.mkfifo(tmp_path / "b.mp4")  # opening it waits for a writer, who never comes
+    monkeypatch.setattr(decoders, "PATIENCE", 3)
+    asked, read = [], Decoders.read
+    monkeypatch.setattr(Decoders, "read", lambda self, path, **more: (asked.append(path), read(self, path, **more))[1])
+    taken = [clips[2]["index"], clips[3]["index"], clips[2]["index"]]
+    assert taken[0] == taken[2] and not {2, 3} & set(taken)
+    assert asked.count(tmp_path / "b.mp4") == 1
+
+
+def test_linked_folders_are_entered_once_and_links_within_the_folder_are_not(tmp_path):
+    folder, disk = tmp_path / "clips", tmp_path / "disk2"
+    numbered(folder, "b/x.mp4", 4)
+    numbered(disk, "y.mp4", 4, first=20)
+    for where in (folder / "b" / "x.txt", disk / "y.txt"):
+        where.write_text(where.stem)
+    (folder / "a").symlink_to(folder / "b")  # the same files by another name
+    (folder / "more").symlink_to(disk)
+    (folder / "more_again").symlink_to(disk)
+    (disk / "round").symlink_to(disk)
+    assert [(item["caption"], numbers(item)[0]) for item in source(folder)] == [("x", 0), ("y", 20)]
+    assert [file["name"] for file in source(folder)._files] == ["b/x.mp4", "more/y.mp4"]
 
 
 def test_as_many_files_are_scanned_at_a_time_as_there_are_processors(tmp_path, monkeypatch):

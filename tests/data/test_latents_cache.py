@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidflow import files
-from vidflow.data import latents_cache
+from vidflow.data import latents_cache, parts
 from vidflow.data.latents_cache import LatentsSource, Layout
 from vidflow.errors import UsageError
 
@@ -178,3 +178,29 @@ def test_a_cache_of_an_earlier_version_is_refused(tmp_path):
     assert not latents_cache.is_whole(tmp_path, RECIPE)
     with pytest.raises(UsageError, match="encode into another folder"):
         LatentsSource(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (7e4, "70000"), (-np.inf, "inf")])
+def test_latents_that_float16_cannot_hold_are_refused_and_not_written(tmp_path, value, said):
+    def spoilt(indices):
+        latents, captions = encode(indices)
+        latents[3, 0, 0, 0, 0] = value
+        return latents, captions
+
+    with pytest.raises(UsageError, match=rf"1 of clips 0 to 7 have latents .* first clip 3 \(up to {said}\)"):
+        write(tmp_path, encode=spoilt, clips=8, clips_per_part=8)
+    assert not list(tmp_path.glob("part*"))
+
+
+def test_storage_that_fails_is_no_damage(tmp_path, monkeypatch):
+    write(tmp_path)
+    source = LatentsSource(tmp_path)
+
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "safe_open", refuse)
+        with pytest.raises(UsageError, match="cannot be read .*Too many open files"):
+            source[0]
+    assert source[0]["caption"] == LatentsSource(tmp_path)[0]["caption"]

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.tasks.experiments import AUTOENCODER, ROOT, TEXT_TO_VIDEO
-from vidflow import encode, evaluate, report, sample, train
+from vidflow import encode, evaluate, files, report, sample, train
 from vidflow.data import video
 from vidflow.errors import UsageError
 from vidflow.tasks import generation
@@ -237,6 +237,22 @@ def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path)
     assert np.abs(whole.astype(int) - half.astype(int)).mean() < 1.0  # float16 weights, 8-bit levels
 
 
+def test_a_run_that_is_not_finished_is_not_shipped(smoke_run, tmp_path):
+    shutil.copytree(smoke_run, tmp_path / "run")
+    (tmp_path / "run" / "finished.json").unlink()
+    with pytest.raises(UsageError, match="is not finished: train it for its 20 steps"):
+        ship(tmp_path / "run", tmp_path / "shipped", recipe="a script")
+    assert not (tmp_path / "shipped").exists()
+
+
+def with_other_statistics(autoencoder, out):
+    """The same weights, whose latents another normalisation scales."""
+    shutil.copytree(autoencoder, out)
+    card = files.read_record(out / "autoencoder.json")
+    card["statistics"]["std"] = [2 * value for value in card["statistics"]["std"]]
+    files.write_record(out / "autoencoder.json", card)
+
+
 def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_run, tmp_path):
     cache, common = tmp_path / "cache", [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={smoke_run}"]
     encode.main([*common, f"--out={cache}"])
@@ -249,6 +265,15 @@ def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_ru
     other = [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={tmp_path / 'other'}"]
     with pytest.raises(Exception, match="another autoencoder"):
         train.main([*other, *data, f"--workdir={tmp_path / 'bad'}"])
+    for name, value, was in (("frames", 16, 8), ("fps", 4.0, 8.0), ("width", 40, 32)):
+        with pytest.raises(UsageError, match=f"clips with {name} = {was}.*give --config.data.{name}={was}"):
+            train.main([*common, *data, f"--workdir={tmp_path / name}", f"--config.data.{name}={value}"])
+    with_other_statistics(smoke_run / "autoencoder", tmp_path / "scaled" / "autoencoder")
+    with pytest.raises(UsageError, match="another autoencoder"):
+        train.main(
+            [f"--config={TEXT_TO_VIDEO}", f"--config.autoencoder.run={tmp_path / 'scaled'}", *data]
+            + [f"--workdir={tmp_path / 'scaled_run'}"]
+        )
 
 
 def test_own_videos_train_from_a_folder(smoke_run, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from tests.tasks.experiments import AUTOENCODER, TEXT_TO_VIDEO
 from tests.text import published
 from vidflow import config as configs
-from vidflow import encode, sample, settings, train
+from vidflow import encode, export, sample, settings, train
 from vidflow.errors import UsageError
 from vidflow.tasks import prompts
 from vidflow.tasks.reading import make_reader
@@ -68,6 +68,16 @@ def test_a_run_makes_its_cache_before_it_trains_and_samples_with_its_towers(made
     assert (tmp_path / "a.mp4").exists()
 
 
+def test_a_frame_rate_that_is_not_known_is_not_told(made, tmp_path):
+    config = configs.load(str(made[0]))
+    with config.data.ignore_type():
+        config.data.fps = None
+    with pytest.raises(UsageError, match="tells the frame rate: set config.data.fps"):
+        make_reader(config, tmp_path)(PROMPTS)
+    config.text.prefix = "Video: "
+    make_reader(config, tmp_path)(PROMPTS)
+
+
 def test_texts_that_fill_their_budget_are_counted(made, tmp_path, caplog):
     config = configs.load(str(made[0]))
     config.text.encoders.meaning.tokens = 4
@@ -88,10 +98,17 @@ def test_a_run_that_learnt_from_one_encoder_reads_no_other(made, tmp_path):
         sample.main(ask)
     train.main([f"--config={file}", f"--workdir={run}", f"--config.text.encoders.meaning.path={moved}"])
     sample.main(ask)
+    export.main([f"--run={run}", f"--out={tmp_path}/exported"])
+    sample.main([f"--run={tmp_path}/exported", *ask[1:]])
     shutil.rmtree(moved)
     published.folder("umt5", moved)
+    with pytest.raises(UsageError, match="exported learnt from embeddings by 'meaning' that another encoder made"):
+        sample.main([f"--run={tmp_path}/exported", *ask[1:]])
     with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
         sample.main(ask)
+    train.main([f"--config={file}", f"--workdir={tmp_path}/other", f"--config.text.encoders.meaning.path={moved}"])
+    with pytest.raises(UsageError, match="other and .*run learnt from embeddings of different text encoders"):
+        export.main([f"--run={run}", f"--run={tmp_path}/other", f"--out={tmp_path}/mean"])
     out = tmp_path / "cache"
     flags = [f"--config={file}", f"--config.text.encoders.meaning.path={moved}"]
     encode.main([*flags, f"--out={out}"])

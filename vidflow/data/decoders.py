@@ -22,6 +22,10 @@ PATIENCE = 60  # seconds for any file,
 PER_MEBIBYTE = 4  # and for each MiB of it
 
 
+class TooSlow(UsageError):
+    """A file took more than this time: it would again."""
+
+
 class Decoders:
     """`data.video.probe` and `data.video.read`, each call in a process of its own while it lasts.
 
@@ -53,7 +57,10 @@ class Decoders:
         return self._ask(path, request, int(np.prod(shape)))[1].reshape(shape)
 
     def _ask(self, path: Path, request: dict[str, Any], pixels: int) -> tuple[dict[str, Any], np.ndarray]:
-        size = path.stat().st_size if path.exists() else 0
+        try:
+            size = path.stat().st_size
+        except OSError:  # of which the decoder will speak
+            size = 0
         patience = PATIENCE + PER_MEBIBYTE * size // 2**20
         line = json.dumps({**request, "path": str(path), "patience": patience}).encode() + b"\n"
         with self._lock:
@@ -73,8 +80,10 @@ class Decoders:
                 if "error" in said:
                     raise UsageError(said["error"])
                 return said, data
-        cause = f"it took more than {patience} s" if code == -signal.SIGALRM else f"exit status {code}"
-        raise UsageError(f"{path} ended the process that decoded it ({cause}): replace it or leave it out")
+        slow = code == -signal.SIGALRM
+        cause = f"it took more than {patience} s" if slow else f"exit status {code}"
+        kind = TooSlow if slow else UsageError
+        raise kind(f"{path} ended the process that decoded it ({cause}): replace it or leave it out")
 
 
 def _exchange(process: subprocess.Popen, line: bytes, pixels: int) -> tuple[dict[str, Any], np.ndarray]:

@@ -18,15 +18,14 @@ from tqdm import tqdm
 
 from vidflow import files
 from vidflow.data import captions, video
-from vidflow.data.decoders import Decoders
+from vidflow.data.decoders import Decoders, TooSlow
 from vidflow.data.pipeline import Source
 from vidflow.errors import UsageError
 
 EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 
 ALTERED = (
-    "{} or its caption is not what this run started with, which its data.json lists: restore it, or start a run in "
-    "another --workdir."
+    "{} or its caption is not what it was when {} was written: restore it, or start a run or cache in another folder."
 )
 _FEW = 8  # files; fewer are scanned before a progress bar would be read
 
@@ -52,7 +51,8 @@ class FolderSource:
 
     `skipped` lists (name, reason) for the files that give no clip: no caption, not decodable, too
     short. They are logged in one warning. A file that stops being decodable later is added to it,
-    and each of its clips is replaced by another one, chosen by (seed, index) alone.
+    and each of its clips that cannot be read is replaced by another one, chosen by (seed, index) alone. A file that was
+    once too slow is not read again: waiting for each of its clips would stop a run for hours.
 
     Item i is the same bytes whenever it is asked for. Files are decoded in other processes.
 
@@ -80,12 +80,18 @@ class FolderSource:
         self._folder, self._seed, self._max_bad, self._max_interval = Path(path), seed, max_bad, max_interval
         self._size = {"frames": frames, "height": height, "width": width, "fps": fps}
         self._decoders, self._lock = Decoders(), threading.Lock()
+        self._manifest, self._unchecked, self._slow = manifest, set(), set()
+        # Of several that start together one scans, and the others read what it found.
+        with files.turn(manifest) if manifest and not manifest.exists() else contextlib.nullcontext():
+            self._open()
+
+    def _open(self) -> None:
+        manifest = self._manifest
         if manifest and manifest.exists():
             found = _listed(manifest, self._folder, self._size)
             self._unchecked = {file["name"] for file in found["files"]}
         else:
             found = _scanned(self._folder, self._size)
-            self._unchecked = set()
         self.skipped = [(name, reason) for name, reason in found["skipped"]]
         self._files = found["files"]
         if not self._files:
@@ -119,10 +125,14 @@ class FolderSource:
             number = bisect.bisect_right(self._ends, candidate)
             first = self._ends[number - 1] if number else 0
             file = self._files[number]
+            if file["name"] in self._slow:
+                continue
             self._check(file)
             try:
                 pictures = self._decoders.read(self._folder / file["path"], **self._where(candidate, file, first))
             except UsageError as reason:
+                if isinstance(reason, TooSlow):
+                    self._slow.add(file["name"])
                 self._quarantine(file["name"], str(reason))
             else:
                 return {"video": pictures, "caption": file["caption"], "index": candidate}
@@ -133,8 +143,8 @@ class FolderSource:
             path = self._folder / file["path"]
             with contextlib.suppress(OSError):  # of which the decoder will speak
                 if files.sha256(path) != file["sha256"]:
-                    raise UsageError(ALTERED.format(path))
-            self._unchecked.discard(file["name"])
+                    raise UsageError(ALTERED.format(path, self._manifest))
+                self._unchecked.discard(file["name"])
 
     def _where(self, index: int, file: dict[str, Any], first: int) -> dict[str, Any]:
         """What of the file clip `index` is: from its own beginning on, every so many frames as fit and are drawn."""
@@ -228,12 +238,14 @@ def _listed(manifest: Path, folder: Path, size: dict[str, Any]) -> dict[str, Any
     found = files.read_record(manifest)
     if found["size"] != size:
         raise UsageError(f"{manifest} lists clips of {found['size']} and {size} are asked for: use another --workdir.")
-    texts = captions.read(folder, _videos(folder))
+    _check_folder(folder)
+    paths = {file["name"]: folder / file["path"] for file in found["files"]}
+    texts = captions.read(folder, paths, others=True)
     for file in found["files"]:
-        path = folder / file["path"]
+        path = paths[file["name"]]
         same = path.is_file() and path.stat().st_size == file["bytes"]
         if not same or texts.get(file["name"]) != file["caption"]:
-            raise UsageError(ALTERED.format(path))
+            raise UsageError(ALTERED.format(path, manifest))
     return found
 
 
@@ -248,10 +260,14 @@ def _clips(path: Path, caption: str, frames: int, fps: float | int | None, decod
     return usable // frames
 
 
-def _videos(folder: Path) -> dict[str, Path]:
-    """Relative name -> path, sorted by name; names are composed (NFC), as captions are."""
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: check the path")
+
+
+def _videos(folder: Path) -> dict[str, Path]:
+    """Relative name -> path, sorted by name; names are composed (NFC), as captions are."""
+    _check_folder(folder)
     found: dict[str, Path] = {}
     for path in captions.visible(folder):
         if path.suffix.lower() not in EXTENSIONS:

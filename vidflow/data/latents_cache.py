@@ -94,6 +94,9 @@ def write(folder: Path, encode: Callable[[range], Encoded], share: Share = ALL) 
       folder: of the cache.
       encode: latents and captions of a range of clip indices.
       share: of the parts, which this process writes; others write the rest into the same folder.
+
+    Raises:
+      UsageError: latents that are no numbers or too large for float16, naming the first clip; or no room.
     """
     record = files.read_record(folder / "recipe.json")
     layout = _layout(record)
@@ -101,10 +104,24 @@ def write(folder: Path, encode: Callable[[range], Encoded], share: Share = ALL) 
         if parts.card(_path(folder, number)) is None:
             latents, captions = encode(clips)
             ends = range(1, len(clips) + 1)
-            parts.write(_path(folder, number), latents.astype(np.float16), ends, {"captions": list(captions)})
+            parts.write(_path(folder, number), _halved(latents, clips), ends, {"captions": list(captions)})
         yield len(clips)
     if all(parts.card(_path(folder, number)) for number in layout.parts().keys() - layout.parts(share).keys()):
         files.write_record(folder / "latents.json", record)
+
+
+def _halved(latents: Float[np.ndarray, "n t h w c"], clips: range) -> Float[np.ndarray, "n t h w c"]:
+    with np.errstate(over="ignore"):
+        halved = latents.astype(np.float16)
+    finite = np.isfinite(halved).all(axis=(1, 2, 3, 4))
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise UsageError(
+            f"{np.sum(~finite)} of clips {clips.start} to {clips.stop - 1} have latents that float16 cannot hold, "
+            f"first clip {clips[first]} (up to {np.abs(latents[first]).max():g}): use an autoencoder that was trained "
+            "for longer, or in float32."
+        )
+    return halved
 
 
 def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:

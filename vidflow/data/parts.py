@@ -77,7 +77,7 @@ class Part:
         self._array: Any = None
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """Raises UsageError: the slice is not what was written."""
+        """Raises UsageError: the slice is not what was written, or the storage does not give it."""
         found = self._read(*self._bounds(number))
         kind = str(found.dtype), list(found.shape[1:])
         if kind != self._kind or zlib.crc32(found.tobytes()) != self._sums[number]:
@@ -91,8 +91,10 @@ class Part:
             if self._array is None:
                 self._array = safe_open(self._path, framework="numpy").__enter__().get_slice(ARRAY)
             return self._array[low:high]
-        except (OSError, SafetensorError):
-            return np.zeros(0)
+        except SafetensorError:
+            return np.zeros(0)  # which is nothing that was written
+        except OSError as error:
+            raise UsageError(f"{self._path} cannot be read ({error}): see to the storage, then go on.") from None
 
     def length(self, number: int) -> int:
         """Of a slice."""

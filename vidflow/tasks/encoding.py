@@ -22,6 +22,7 @@ from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks.frozen_autoencoder import FrozenAutoencoder
 
 BATCH = 64
+LISTED = "data.json"  # of a cache: the videos that it is made of
 OTHERS = ("threads", "max_bad", "test_path")  # settings that do not say which clips are encoded
 
 
@@ -42,7 +43,7 @@ def encode_clips(
     if latents_cache.is_whole(folder, recipe):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    source = make_source(data, seed=seed, manifest=folder / "data.json")
+    source = make_source(data, seed=seed, manifest=folder / LISTED)
 
     devices = math.gcd(BATCH, jax.local_device_count())
     batch = devices * clips_at_once(data.frames, data.height, data.width, most=BATCH // devices)
@@ -64,6 +65,16 @@ def encode_clips(
         for clips in latents_cache.write(folder, encode, share):
             before += clips
             bar.update(before - bar.n)  # a part that was there already
+
+
+def check_videos(data: ConfigDict, seed: int, folder: Path) -> None:
+    """Of a cache made of a folder of videos: that these are there as they were.
+
+    Raises:
+      UsageError: one that is not.
+    """
+    if (folder / LISTED).exists():
+        make_source(data, seed=seed, manifest=folder / LISTED)
 
 
 def _ahead(source: Source, indices: range, batch: int, threads: int) -> Iterator[list[dict[str, Any]]]:

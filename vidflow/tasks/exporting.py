@@ -2,13 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vidflow import files
 from vidflow.errors import UsageError
-from vidflow.tasks import frozen_autoencoder
+from vidflow.tasks import frozen_autoencoder, reading
 from vidflow.training import run_folder, warm_start, weights
 
 
@@ -21,14 +23,23 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
 
     Raises:
       UsageError: a run without such a checkpoint, runs of different models or, for a folder, on latents of different
-        autoencoders, or a folder that exists.
+        autoencoders or embeddings of different text encoders, or a folder that exists.
     """
-    found = [(run, *warm_start.averaged_weights(run, step, best)) for run in runs for step in steps or (None,)]
-    for run, params, _ in found:
-        weights.check_shapes(params, found[0][1], run)
-    sources = [f"{run.name} at step {step}" for run, _, step in found]
-    metadata = {"steps": str(max(step for _, _, step in found)), "mean_of": json.dumps(sources)}
-    params = warm_start.mean([params for _, params, _ in found])
+    found: list[tuple[str, int]] = []
+
+    def trees() -> Iterator[Any]:
+        like = None
+        for run in runs:
+            for step in steps or (None,):
+                params, at = warm_start.averaged_weights(run, step, best)
+                like = like or jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+                weights.check_shapes(params, like, run)
+                found.append((run.name, at))
+                yield params
+
+    params = warm_start.mean(trees())
+    sources = [f"{name} at step {step}" for name, step in found]
+    metadata = {"steps": str(max(step for _, step in found)), "mean_of": json.dumps(sources)}
     if out.suffix == ".safetensors":
         files.make_folder(out.parent)
         weights.save(out, params, metadata)
@@ -47,8 +58,15 @@ def _write_folder(runs: Sequence[Path], out: Path, params: Any, metadata: dict[s
     for folder in autoencoders:
         if frozen_autoencoder.load(folder).digest != frozen_autoencoder.load(autoencoders[0]).digest:
             raise UsageError(f"{folder} and {autoencoders[0]} differ: runs on other latents have no common mean.")
+    for run in runs:
+        if reading.learnt_from(run) != reading.learnt_from(runs[0]):
+            raise UsageError(
+                f"{run} and {runs[0]} learnt from embeddings of different text encoders: they have no common mean."
+            )
     files.make_folder(out)
     shutil.copytree(autoencoders[0], out / frozen_autoencoder.NAME, dirs_exist_ok=True)
+    if (record := runs[0] / reading.RECORD).exists():
+        shutil.copyfile(record, out / reading.RECORD)
     weights.save(out / "weights.safetensors", params, metadata)
     files.write_whole(out / "provenance.json", json.dumps({**run_folder.provenance(), **metadata}, indent=2) + "\n")
     run_folder.write_config(out, config)  # last: it makes the folder a run

@@ -123,7 +123,8 @@ def make_tiles(config: ConfigDict) -> Tiles | None:
 
 
 class FrozenAutoencoder:
-    """Bytes of video to normalised latents and back, with fixed weights."""
+    """Bytes of video to normalised latents and back, with fixed weights. `digest` is of all that latents depend on:
+    settings, statistics and weights."""
 
     def __init__(
         self, model: ConfigDict, params: Any, statistics: Statistics, digest: str, tiles: Tiles | None = None
@@ -190,7 +191,7 @@ def load(folder: Path, tiles: Tiles | None = None) -> FrozenAutoencoder:
     params, _ = weights.load(tensors)
     like = jax.eval_shape(make_model(model).init, jax.random.key(0), _one_frame(model))
     weights.check_shapes(params, rules.unbox(like), folder)
-    return FrozenAutoencoder(model, params, statistics, card["sha256"], tiles)
+    return FrozenAutoencoder(model, params, statistics, files.digest(card), tiles)
 
 
 def _one_frame(model: ConfigDict) -> jax.ShapeDtypeStruct:

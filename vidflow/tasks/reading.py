@@ -28,6 +28,7 @@ from vidflow.text import byte_tokens, pretrained
 from vidflow.text.reads import READS
 
 TEXT = "text"  # the folder of a run's own embeddings of its captions
+AT_ONCE = 65536  # captions, of which bytes are looked at and not kept
 RECORD = "text_encoders.json"  # of a run: the digest of each encoder whose embeddings it learnt from
 
 
@@ -48,6 +49,12 @@ def make_reader(config: ConfigDict, run: Path) -> Reader:
     return Embeddings(config, Path(config.text.cache or run / TEXT), run / RECORD)
 
 
+def learnt_from(run: Path) -> dict[str, str]:
+    """The digests of the encoders whose embeddings a run learnt from; none of one that reads bytes."""
+    record = run / RECORD
+    return files.read_record(record)["encoders"] if record.exists() else {}
+
+
 class Bytes:
     """For an encoder of bytes that is trained along."""
 
@@ -58,7 +65,8 @@ class Bytes:
         return byte_tokens.tokenize([_written(self._config, prompt) for prompt in prompts], self._config.text.length)
 
     def prepare(self, captions: Sequence[str]) -> None:
-        self(captions)
+        for start in range(0, len(captions), AT_ONCE):
+            self(captions[start : start + AT_ONCE])
 
 
 class Embeddings:
@@ -70,7 +78,7 @@ class Embeddings:
     def __init__(self, config: ConfigDict, folder: Path, record: Path | None = None) -> None:
         self._config, self._folder, self._encoders = config, folder, encoders_in_use(config.text)
         self._record = record
-        self._known = files.read_record(record)["encoders"] if record and record.exists() else {}
+        self._known = learnt_from(record.parent) if record else {}
         self._caches: dict[str, TextCache] = {}
         self._new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._encoders}
 
@@ -210,7 +218,11 @@ def _encode(tower: pretrained.TextEncoder, mesh: Mesh, texts: Sequence[str]) -> 
 def _written(config: ConfigDict, prompt: str) -> str:
     """The prompt with the frame rate before it, where the config says so (Movie Gen, section 3.1.3)."""
     prefix = config.text.get("prefix", "")
+    if not prefix or not prompt:
+        return prompt
+    if config.data.fps is None and "{fps" in prefix:
+        raise UsageError(f"config.text.prefix='{prefix}' tells the frame rate: set config.data.fps.")
     try:
-        return prefix.format(fps=f"{config.data.fps:g}") + prompt if prefix and prompt else prompt
+        return prefix.format(fps=f"{config.data.fps or 0:g}") + prompt
     except (AttributeError, IndexError, KeyError, ValueError):
         raise UsageError(f"config.text.prefix='{prefix}': the only name in braces is {{fps}}.") from None

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from vidflow import files
-from vidflow.tasks import evaluation, frozen_autoencoder
+from vidflow.errors import UsageError
+from vidflow.tasks import evaluation, frozen_autoencoder, reading
 from vidflow.training import run_folder, weights
 
 
@@ -20,12 +21,14 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
     Raises:
       UsageError: the run is not finished.
     """
+    config = run_folder.read_config(run).unlock()
+    if not run_folder.is_finished(run, config.steps):
+        raise UsageError(f"{run} is not finished: train it for its {config.steps} steps, then ship it.")
     params, metadata = weights.load(run / "weights.safetensors")
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME)
-    config = run_folder.read_config(run).unlock()
-    config.autoencoder.run = ""
+    config.autoencoder.run = config.init_from = ""
     config.data = evaluation.data_of(config)
-    config.data.unlock().path = ""
+    config.data.unlock().path = config.data.test_path = ""
     files.make_folder(folder)
     weights.save(folder / "weights.safetensors", weights.rounded(params, np.float16), metadata)
     frozen_autoencoder.save(
@@ -39,7 +42,7 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
     for local in ("command", "earlier"):  # they name folders of one machine; the recipe does not
         provenance.pop(local, None)
     files.write_whole(folder / "provenance.json", json.dumps({**provenance, "recipe": recipe}, indent=2) + "\n")
-    for name in ("evaluation.json", "samples"):
+    for name in (*run_folder.SCORES, reading.RECORD):
         source = run / name
         if source.is_dir():
             shutil.copytree(source, folder / name, dirs_exist_ok=True)

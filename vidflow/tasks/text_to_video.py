@@ -51,8 +51,8 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     them.
 
     Raises:
-      UsageError: latents of another autoencoder, sizes beyond the position tables or not divisible, captions too long,
-        or embeddings that a shared cache lacks.
+      UsageError: latents of another autoencoder or of other clips, sizes beyond the position tables or not divisible,
+        captions too long, or embeddings that a shared cache lacks.
     """
     make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
     check_sampling(config)
@@ -62,8 +62,8 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
     if cached is None:
         hosts.on_first(encode_clips, data, config.seed, autoencoder, workdir / "latents")
-    elif cached.recipe["autoencoder"] != autoencoder.digest:
-        raise UsageError(f"The latents in {data.path} are of another autoencoder: encode the clips with this run's.")
+    else:
+        _check_cache(cached, config, autoencoder)
     latents = LatentsSource(workdir / "latents") if cached is None else cached
     reader = make_reader(config, workdir)
     hosts.on_first(reader.prepare, latents.captions)
@@ -78,6 +78,18 @@ def _open_cache(path: str) -> LatentsSource:
     if not path:
         raise UsageError("config.data.source is 'cache' and config.data.path is empty: name a folder that encode made.")
     return LatentsSource(Path(path))
+
+
+def _check_cache(cached: LatentsSource, config: ConfigDict, autoencoder: frozen_autoencoder.FrozenAutoencoder) -> None:
+    data, made_of = config.data, cached.recipe["data"]
+    if cached.recipe["autoencoder"] != autoencoder.digest:
+        raise UsageError(f"The latents in {data.path} are of another autoencoder: encode the clips with this run's.")
+    for name in ("frames", "height", "width", "fps"):
+        if made_of.get(name) != data[name]:
+            raise UsageError(
+                f"The latents in {data.path} are of clips with {name} = {made_of.get(name)}, and config.data.{name} is "
+                f"{data[name]}: give --config.data.{name}={made_of.get(name)}, or encode such clips."
+            )
 
 
 def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Learner:

@@ -1,6 +1,6 @@
 """Starting a run from the weights of another one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:
     return jax.make_array_from_callback(like.shape, like.sharding, lambda part: value[part])
 
 
-def mean(trees: Sequence[Any]) -> Any:
-    """The mean of parameter trees of equal shapes, added up in float64."""
-    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees)
+def mean(trees: Iterable[Any]) -> Any:
+    """The mean of one or more parameter trees of equal shapes, added up in float64, one after the other."""
+    total, count = None, 0
+    for tree in trees:
+        dtypes = jax.tree.map(lambda leaf: leaf.dtype, tree)
+        if total is None:
+            total = jax.tree.map(lambda leaf: leaf.astype(np.float64), tree)
+        else:
+            jax.tree.map(lambda sum_, leaf: np.add(sum_, leaf, out=sum_), total, tree)
+        count += 1
+    return jax.tree.map(lambda sum_, dtype: (sum_ / count).astype(dtype), total, dtypes)
