@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "settings.of_an_autoencoder() of vidflow/settings.py."
         )
     start(args.distributed)
-    from vidflow.training import hosts, loop, preemption, run_folder
+    from vidflow.training import hosts, loop, preemption, program, run_folder
 
     build, workdir = imported(f"{config.task}.build", "config.task"), Path(args.workdir)
+    program.check(config)
     preemption.stop_at_once(config.preemption_code)
-    with hosts.held_by_first(workdir):
+    with hosts.held_by_first(workdir), run_folder.beginning(workdir):
         run_folder.prepare(workdir, config)
         if run_folder.is_finished(workdir, config.steps):
             print(f"{workdir} is finished: {config.steps} steps. Raise --config.steps to go on.")

@@ -89,6 +89,32 @@ def test_sizes_and_lengths(capsys, tmp_path, smoke_run):
     assert not (tmp_path / "x.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("optimizer.name=adam", "use 'adamw' or 'muon'"),
+        ("optimizer.decay=step", "Unknown config.optimizer.decay"),
+        ("gradient_dtype=float16", "Unknown config.gradient_dtype"),
+        ("batch_size=0", "config.batch_size"),
+        ("flow.path=linear_", "config.flow.path"),
+        ("autoencoder.train.optimizer.name=adam", "use 'adamw' or 'muon'"),
+        ("mesh.fsdp=3", "does not cover the 1 device"),
+    ],
+)
+def test_a_command_that_is_refused_leaves_its_folder_to_the_corrected_one(capsys, tmp_path, wrong, said):
+    command = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}"]
+    assert said in refusal(capsys, train.main, *command, f"--config.{wrong}")
+    assert {path.name for path in tmp_path.rglob("*")} <= {"run", ".lock"}  # and nothing was trained for it
+
+
+def test_a_run_that_stops_where_it_began_to_be_longer_is_what_it_was(capsys, tmp_path, smoke_run):
+    shutil.copytree(smoke_run, run := tmp_path / "run")
+    before = (run / "config.json").read_text()
+    again = [f"--config={TEXT_TO_VIDEO}", f"--workdir={run}", "--config.steps=30", "--config.mesh.fsdp=3"]
+    assert "does not cover the 1 device" in refusal(capsys, train.main, *again)
+    assert (run / "config.json").read_text() == before and (run / "finished.json").exists()
+
+
 def test_a_run_cannot_be_shortened(capsys, tmp_path, smoke_run):
     shutil.copytree(smoke_run, tmp_path / "run")
     again = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}", "--config.steps=7"]

@@ -97,6 +97,25 @@ def test_an_evaluation_counts_for_its_own_flags_once_it_is_whole(tmp_path):
     assert not run_folder.is_evaluated(tmp_path, flags) and not run_folder.is_evaluated(tmp_path, ["--only=samples"])
 
 
+@pytest.mark.parametrize(
+    ("made", "is_kept"), [((), False), (("checkpoints/",), False), (("latents/recipe.json",), True)]
+)
+def test_a_command_that_is_refused_before_it_has_made_anything_has_no_run(tmp_path, made, is_kept):
+    with pytest.raises(UsageError), run_folder.beginning(tmp_path):
+        run_folder.prepare(tmp_path, config())
+        for name in made:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+        raise UsageError("no such optimizer")
+    assert (tmp_path / "config.json").exists() == is_kept
+    with pytest.raises(UsageError), run_folder.beginning(tmp_path / "old"):
+        raise UsageError("before there is a folder")
+    run_folder.prepare(tmp_path, config())
+    with pytest.raises(UsageError), run_folder.beginning(tmp_path):
+        raise UsageError("of a run that was there before")
+    assert (tmp_path / "config.json").exists()
+
+
 @pytest.mark.parametrize("text", [None, "{", ""])
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
     if text is not None:
@@ -129,8 +148,10 @@ def test_scores_of_a_run_that_is_trained_further_are_not_taken_for_its_own(tmp_p
         assert names("evaluat", "samples", "finished") == {"evaluation_10.json", "samples_10"}
     run_folder.mark_finished(tmp_path, 20)
     (tmp_path / "evaluation.json").write_text("{}")
-    run_folder.prepare(tmp_path, config())  # fewer steps, which the loop refuses
+    with pytest.raises(UsageError, match="has taken 20 steps already"):
+        run_folder.prepare(tmp_path, config())
     assert names("evaluation", "finished") == {"evaluation.json", "evaluation_10.json", "finished.json"}
+    assert run_folder.read_config(tmp_path).steps == 20
 
 
 def test_scores_of_a_checkpoint_are_not_taken_for_those_of_the_end(tmp_path):

@@ -26,7 +26,7 @@ from vidflow.tasks.encoding import encode_clips
 from vidflow.tasks.flow_parts import check_sampling, make_recipe
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.tasks.reading import Reader, make_reader
-from vidflow.training import hosts, loop, run_folder, weights
+from vidflow.training import hosts, loop, program, run_folder, weights
 from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
 
@@ -56,6 +56,8 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     """
     make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
     check_sampling(config)
+    if not config.autoencoder.run:
+        program.check(config.autoencoder.train)
     data = config.data
     cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
@@ -199,7 +201,9 @@ def obtain_autoencoder(config: ConfigDict, workdir: Path) -> frozen_autoencoder.
     else:
         trained = workdir / "autoencoder_run" / frozen_autoencoder.NAME
         if not (own / "autoencoder.json").exists():  # the same on every process: it comes after all have trained
-            _train_autoencoder(config.autoencoder.train, trained.parent)
+            train = config.autoencoder.train.copy_and_resolve_references()
+            train.preemption_code = config.preemption_code
+            _train_autoencoder(train, trained.parent)
     hosts.on_first(_copy_autoencoder, trained, own)
     return frozen_autoencoder.load(own, frozen_autoencoder.make_tiles(config.autoencoder.train.tiles))
 

@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from vidflow import limits
 from vidflow.parallel import compiling, rules
-from vidflow.parallel.mesh import batch_sharding, check_batch
+from vidflow.parallel.mesh import batch_sharding, check_batch, whole_mesh
 from vidflow.training import state as states
 from vidflow.training.health import Limits
 from vidflow.training.optimizer import learning_rate, make_optimizer, matrices_as
@@ -61,6 +62,22 @@ class Program(NamedTuple):
     given: Callable[[int], Given]
     state: states.State
     batch: dict[str, Any]
+
+
+def check(config: ConfigDict) -> None:
+    """What can be refused of a config before anything is made for its run.
+
+    Raises:
+      UsageError: a value beyond its limit, a mesh that these devices do not give, a batch that does not divide over it,
+        an unknown optimizer, decay or dtype of gradients.
+    """
+    limits.check(config)
+    mesh = whole_mesh(config.mesh.to_dict())
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
+        check_batch(mesh, config.batch_size, config.microbatches)
+    make_optimizer(config.optimizer, {})
+    learning_rate(config.optimizer, config.steps)
+    matrices_as(config.gradient_dtype, {})
 
 
 def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:

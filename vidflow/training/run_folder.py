@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 
 import vidflow
 from vidflow import config as configs
-from vidflow import files, limits
+from vidflow import files
 from vidflow.errors import UsageError
 from vidflow.training import hosts
 
@@ -47,18 +47,37 @@ def prepare(folder: Path, config: ConfigDict) -> None:
     notes where this start comes from.
 
     Raises:
-      UsageError: the folder holds a run of another config (naming the first difference), or a new run's `init_from` is
-        nothing, or a value is beyond its limit. What `FREE` lists may differ: a finished run can be trained further,
-        and any run can move to another mesh.
+      UsageError: the folder holds a run of another config (naming the first difference) or of more steps, or a new
+        run's `init_from` is nothing. What `FREE` lists may differ: a finished run can be trained further, and any run
+        can move to another mesh.
     """
-    limits.check(config)
     hosts.on_first(_prepare, folder, config)
+
+
+@contextmanager
+def beginning(folder: Path) -> Iterator[None]:
+    """Around all that a command makes of a run: if it is refused before that is anything, the folder holds no run of
+    its config, and the corrected command can have it."""
+    new = not (folder / "config.json").exists()
+    try:
+        yield
+    except UsageError:
+        if new and hosts.is_first() and _names(folder) <= {"config.json", "provenance.json", ".lock"}:
+            (folder / "config.json").unlink(missing_ok=True)
+            (folder / "provenance.json").unlink(missing_ok=True)
+        raise
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
 def _prepare(folder: Path, config: ConfigDict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "config.json").exists():
         _check_same(read_config(folder), config, folder)
+        if (taken := _finished_steps(folder) or 0) > config.steps:
+            raise UsageError(f"{folder} has taken {taken} steps already: set --config.steps to no fewer.")
     elif config.init_from and not Path(config.init_from).exists():
         raise UsageError(f"config.init_from={config.init_from} is neither a run folder nor a file: correct it.")
     write_config(folder, config)
