@@ -191,6 +191,31 @@ def test_rates_and_batches_that_were_tried_give_their_rules(tmp_path, capsys):
     assert float(line.split()[1]) == pytest.approx(64 * (n / 1e7) ** 0.2 * (d / 1e10) ** 0.8, rel=0.05)
 
 
+@pytest.mark.parametrize("in_whole_steps", [False, True])
+def test_batches_that_take_other_steps_for_the_same_tokens_are_one_model(tmp_path, in_whole_steps):
+    def tried():
+        for row in rows():
+            best = 64 * (row["parameters"] / 1e7) ** 0.2
+            for batch in (max(1, round(best * part)) for part in (0.6, 1.0, 1.7)):
+                steps = row["tokens"] / batch / 1e5
+                steps = round(steps) if in_whole_steps else steps
+                tokens = steps * batch * 1e5
+                amounts = {"tokens": tokens, "flops": row["flops"] * tokens / row["tokens"], "steps": steps}
+                loss = row["loss"] * (1 + 0.05 * np.log(batch / best) ** 2)
+                yield row | amounts | {"config": {"batch_size": batch, "steps": steps}, "loss": loss}
+
+    found = call(tmp_path, tried())
+    assert found["runs"] == 42 and found["parameters"]["exponent"] == pytest.approx(0.5681, abs=0.02)
+
+
+def test_lengths_along_a_run_are_no_batches_of_one(tmp_path):
+    row = next(rows())
+    lengths = [row | {"tokens": row["tokens"] * part, "steps": 100 * part, "config": {}} for part in (0.95, 1.0)]
+    assert results.tuned(lengths) == lengths
+    several = [each | {"config": {"batch_size": 64}} for each in lengths]
+    assert results.tuned(several) == several
+
+
 def test_rates_that_were_tried_at_one_size_give_no_rules_and_do_not_stop_the_laws(tmp_path, capsys):
     def some_tried():
         for index, row in enumerate(rows()):

@@ -18,6 +18,7 @@ from tests.tasks.experiments import TEXT_TO_VIDEO
 from vidflow import config as configs
 from vidflow import files, sweep, train
 from vidflow.errors import UsageError
+from vidflow.reporting import points
 from vidflow.tasks import branching, local_points, results, sweeping
 from vidflow.training import run_folder, weights
 
@@ -190,6 +191,12 @@ def test_scores_are_in_a_row_if_they_are_asked_for(tmp_path, smoke_run):
     (trained,), (scored,) = (sweeping.rows(point, tmp_path, flags) for flags in ([], ["--only=loss,samples"]))
     assert trained["loss_of"] == "training" and "bounce/shape" not in trained
     assert (scored["loss_of"], scored["loss"], scored["bounce/shape"]) == ("validation", 0.25, 0.75)
+    (run / "evaluation.json").write_text(json.dumps(scores | {"validation/flow_loss": {"mean": None}}))
+    (diverged,) = sweeping.rows(point, tmp_path, ["--only=loss,samples"])
+    assert "nan" in points.line(diverged)  # of the table, which goes on
+    (tmp_path / "results.jsonl").write_text(json.dumps(diverged) + "\n" + json.dumps(scored) + "\n")
+    kept, said = results.sound(results.read(tmp_path / "results.jsonl"))
+    assert kept == [scored] and said == ["left out as it is: its loss is nan"]
 
 
 def test_a_run_that_several_commits_trained_says_so(tmp_path, smoke_run):

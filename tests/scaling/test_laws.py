@@ -109,7 +109,8 @@ def test_parametric_finds_its_formula_and_the_best_of_a_budget():
 
 
 def test_parametric_intervals_hold_the_truth():
-    law, again = parametric.fit_with_intervals(grid(noise=2e-4), resamples=40)
+    law, again, said = parametric.fit_with_intervals(grid(noise=2e-4), resamples=40)
+    assert said == [parametric.NARROW]
     low, high = laws.percentiles(np.array([other.alpha for other in again]))
     assert low < CHINCHILLA.alpha < high and high - low < 0.1
     found = parametric.best(law, again, grid())
@@ -117,6 +118,33 @@ def test_parametric_intervals_hold_the_truth():
     assert low < 0.29 / 0.61 < high and found["loss"].predict(1e20)[0] == pytest.approx(
         float(CHINCHILLA.best(6.0)["loss"](1e20)), rel=0.01
     )
+
+
+@pytest.mark.slow
+def test_parametric_intervals_hold_the_truth_about_as_often_as_is_said():
+    inside = []
+    for seed in range(40):
+        law, again, _ = parametric.fit_with_intervals(grid(noise=1e-3, seed=seed), resamples=60, seed=seed)
+        low, high = parametric.best(law, again, grid())["parameters"].exponent
+        inside.append(low < 0.29 / 0.61 < high)
+    assert 0.75 <= np.mean(inside) <= 0.99
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+def test_noise_that_hides_a_part_of_the_formula_is_a_sentence_or_a_wide_interval(noise):
+    refused = 0
+    for seed in range(3):
+        truth = parametric.Loss(0.5, 160.0, 0.32, 2.0, 0.29)  # tokens matter less than the noise
+        points = grid()._replace(loss=truth(grid().parameters, grid().tokens))
+        loss = points.loss * (1 + noise * np.random.default_rng(seed).normal(size=len(points.loss)))
+        try:
+            law, again, _ = parametric.fit_with_intervals(points._replace(loss=loss), resamples=10)
+        except UsageError as error:
+            refused += "how the loss falls with the tokens" in str(error) or "nothing is known of the laws" in str(error)
+            continue
+        low, high = parametric.best(law, again, points)["parameters"].exponent
+        assert np.isfinite([low, high]).all() and high - low > 0.02
+    assert refused
 
 
 def test_one_bad_run_does_not_pull_the_formula():

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from vidflow.errors import UsageError
+from vidflow.scaling import laws
 from vidflow.scaling.laws import Fitted, Values
 
 SAME = 1.1  # FLOPs within this factor of a budget's smallest belong to it: models and runs come in steps
 SIZES = 4  # a budget needs one more than a parabola has constants, or its noise is unknown
 BEYOND = 0.5  # of the span of a budget's sizes, by which a resampled minimum may leave them: further nothing is known
-LOST = 0.2  # of resampled data sets that show no minimum: if more do not, noise hides the law
 
 
 class Points(NamedTuple):
@@ -105,13 +104,13 @@ def fit(points: Points, resamples: int = 1000, seed: int = 0) -> tuple[dict[str,
     if len(curves) < 2:
         raise UsageError("One budget shows no law: give the results of at least two.")
     drawn, between = _resampled(curves, resamples, seed)
-    said = _told(1 - between.mean(), "a budget has its minimum far beyond its sizes or nowhere")
+    said = laws.lost(1 - between.mean(), "a budget has its minimum far beyond its sizes or nowhere")
     flops = np.array([curve.flops for curve in curves])
     fitted = {}
     for name in curves[0].best:
         many = np.stack([found[name] for found in drawn])  # [budgets, resamples]
         positive = np.all(many > 0, axis=0)
-        said += _told(1 - positive.mean(), f"{name} is not positive")
+        said += laws.lost(1 - positive.mean(), f"{name} is not positive")
         fitted[name] = Fitted.of(flops, np.array([curve.best[name] for curve in curves]), many[:, positive])
     return fitted, curves, said
 
@@ -120,20 +119,6 @@ def shifts(curves: list[Parabola], resamples: int = 1000, seed: int = 0) -> dict
     """By which factors noise like that of all these budgets moves what the last one has its minimum at."""
     drawn, _ = _resampled(curves, resamples, seed)
     return {name: values / curves[-1].best[name] for name, values in drawn[-1].items()}
-
-
-def _told(part: float, what: str) -> list[str]:
-    """Of the part of resampled data sets that tell too little, if there are any.
-
-    Raises:
-      UsageError: there are too many.
-    """
-    if part > LOST:
-        raise UsageError(
-            f"In {part:.0%} of data sets with noise like that of the runs {what}, so nothing is known of the laws: "
-            "train more seeds, or sizes that lie further apart."
-        )
-    return [f"in {part:.1%} of resampled data sets {what}: intervals may be too narrow"] if part else []
 
 
 def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
@@ -149,7 +134,7 @@ def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[
         for name in names:
             noise[name].append((values[name] - smooth[name]) / smooth[name].mean())
         fits.append(smooth)
-    wider = _wider(sum(len(curve.points.loss) for curve in curves), len(curves))
+    wider = laws.widening(sum(len(curve.points.loss) for curve in curves), 3 * len(curves))
     result, between = [], np.ones(resamples, bool)
     for curve, smooth in zip(curves, fits, strict=True):
         shape = (len(curve.points.loss), resamples)
@@ -161,13 +146,6 @@ def _resampled(curves: list[Parabola], resamples: int, seed: int) -> tuple[list[
         result.append(found)
         between &= inside
     return result, between
-
-
-def _wider(points: int, budgets: int) -> float:
-    """By how much deviations from parabolas are less than noise: parabolas bend towards their points, and few points
-    do not tell how much the rest deviate (Student's quantile against the normal one)."""
-    free = points - 3 * budgets
-    return float(np.sqrt(points / free) * stats.t.ppf(0.975, free) / stats.norm.ppf(0.975))
 
 
 def _minimum(

@@ -13,6 +13,8 @@ from vidflow.errors import UsageError
 
 Values = Float[np.ndarray, " n"]
 
+LOST = 0.2  # of resampled data sets that show no law: if more do not, noise hides it
+
 
 class PowerLaw(NamedTuple):
     """y = coefficient * x ** exponent + floor."""
@@ -118,6 +120,27 @@ def floor_is_seen(x: Values, y: Values) -> tuple[PowerLaw, float]:
     free = len(x) - 3
     ratio = max(plain - more, 0.0) / max(more / free, 1e-24)
     return bounded, float(stats.f.sf(ratio, 1, free))
+
+
+def widening(points: int, constants: int) -> float:
+    """By how much deviations from fitted curves are less than noise: curves bend towards their points, and few points
+    do not tell how much the rest deviate (Student's quantile against the normal one)."""
+    free = points - constants
+    return float(np.sqrt(points / free) * stats.t.ppf(0.975, free) / stats.norm.ppf(0.975))
+
+
+def lost(part: float, what: str) -> list[str]:
+    """What a reader should know of the part of resampled data sets that tell too little, if there are any.
+
+    Raises:
+      UsageError: there are more than `LOST`.
+    """
+    if part > LOST:
+        raise UsageError(
+            f"In {part:.0%} of data sets with noise like that of the runs {what}, so nothing is known of the laws: "
+            "train more seeds, or sizes that lie further apart."
+        )
+    return [f"in {part:.1%} of resampled data sets {what}: intervals may be too narrow"] if part else []
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:

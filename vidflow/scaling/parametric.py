@@ -6,7 +6,8 @@ Constants minimise Huber's loss of the difference of logarithms (delta 1e-3), fr
 runs do not pull. Under C = k N D the best model of a budget is a power law of it.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,14 @@ from scipy import optimize
 from scipy.special import logsumexp
 
 from vidflow.errors import UsageError
+from vidflow.scaling import laws
 from vidflow.scaling.isoflop import Parabola, Points
 from vidflow.scaling.laws import Fitted, PowerLaw
 
 DELTA = 1e-3
 GRID = 2000  # sizes looked at
+NARROW = "intervals of a formula are narrow: in trials with noise they held the truth nine times in ten"
+FLAT, STEEP = 0.01, 10.0  # powers beyond which a term is as good as a part of the floor, or as a wall
 FLOPS_SPREAD = 0.1  # of log (flops / parameters / tokens), beyond which C = k N D is not what was counted
 
 
@@ -49,36 +53,44 @@ class Loss(NamedTuple):
 
 
 def fit(points: Points) -> Loss:
-    """Raises UsageError: fewer than six points, or parameters or tokens that do not vary by themselves."""
+    """The law of least deviation.
+
+    Raises:
+      UsageError: fewer than six points, parameters or tokens that do not vary by themselves, or a loss that is not seen
+        to fall with one of them.
+    """
     _check(points)
-    u, v = _centred(points.parameters), _centred(points.tokens)
-    low = np.log(points.loss.min())
-    starts = [
-        (low + np.log(part), low + np.log((1 - part) / 2), alpha, low + np.log((1 - part) / 2), beta)
-        for part in (0.05, 0.5, 0.9)
-        for alpha in (0.1, 0.3, 0.6)
-        for beta in (0.1, 0.3, 0.6)
-    ]
-    found = min((_solve(start, u, v, points.loss) for start in starts), key=lambda found: found.cost)
-    return _unscaled(found.x, points)
+    steps = (0.1, 0.3, 0.6)
+    law = _best_of(_starts(points, itertools.product((0.05, 0.5, 0.9), steps, steps)), points)
+    for name, power in (("parameters", law.alpha), ("tokens", law.beta)):
+        if not _is_seen(power):
+            raise UsageError(
+                f"The formula does not see how the loss falls with the {name} (power {power:.2g}): train more sizes "
+                "and lengths, or more seeds, or use --method=isoflop."
+            )
+    return law
 
 
-def fit_with_intervals(points: Points, resamples: int = 200, seed: int = 0) -> tuple[Loss, list[Loss]]:
-    """The law and that of each resampled data set.
+def fit_with_intervals(points: Points, resamples: int = 200, seed: int = 0) -> tuple[Loss, list[Loss], list[str]]:
+    """The law, that of each resampled data set which shows one, and what a reader should know of the intervals.
 
-    Deviations of the logarithm of the loss are dealt out again, widened by the freedom that five constants took.
+    Deviations of the logarithm of the loss are dealt out again, widened as `laws.widening` says. Even so intervals are
+    narrow: of 60 data sets with 0.1% of noise those of the best parameters' exponent held the truth in 52.
+
+    Raises:
+      UsageError: as `fit`, or noise in which too many laws are lost.
     """
     law = fit(points)
     smooth = law(points.parameters, points.tokens)
     count = len(points.loss)
-    deviations = (np.log(points.loss) - np.log(smooth)) * np.sqrt(count / (count - 5))
+    deviations = (np.log(points.loss) - np.log(smooth)) * laws.widening(count, 5)
     rng, again = np.random.default_rng(seed), []
-    u, v = _centred(points.parameters), _centred(points.tokens)
-    start = _scaled(law, points)
+    starts = [_scaled(law, points), *_starts(points, ((0.5, power, power) for power in (0.1, 0.3, 0.6)))]
     for _ in range(resamples):
-        loss = smooth * np.exp(rng.choice(deviations, count))
-        again.append(_unscaled(_solve(start, u, v, loss).x, points))
-    return law, again
+        again.append(_best_of(starts, points._replace(loss=smooth * np.exp(rng.choice(deviations, count)))))
+    shown = [other for other in again if _is_seen(other.alpha) and _is_seen(other.beta)]
+    lost = laws.lost(1 - len(shown) / resamples, "the formula does not show how the loss falls with one of the two")
+    return law, shown, [NARROW, *lost]
 
 
 def best(law: Loss, again: list[Loss], points: Points) -> dict[str, Fitted]:
@@ -114,6 +126,23 @@ def best_on(laws: Sequence[Loss], curve: Parabola) -> dict[str, np.ndarray]:
     return {"parameters": parameters[at], "tokens": tokens[at], "loss": losses.min(axis=1)}
 
 
+def _is_seen(power: float) -> bool:
+    return FLAT <= power <= STEEP
+
+
+def _starts(points: Points, shapes: Iterable[tuple[float, float, float]]) -> list[tuple]:
+    """Scaled constants of which the floor is so large a part of the lowest loss, and of these powers."""
+    low = np.log(points.loss.min())
+    rest = {part: low + np.log((1 - part) / 2) for part in (0.05, 0.5, 0.9)}
+    return [(low + np.log(part), rest[part], alpha, rest[part], beta) for part, alpha, beta in shapes]
+
+
+def _best_of(starts: Sequence[tuple], points: Points) -> Loss:
+    u, v = _centred(points.parameters), _centred(points.tokens)
+    found = min((_solve(start, u, v, points.loss) for start in starts), key=lambda found: found.cost)
+    return _unscaled(found.x, points)
+
+
 def _solve(start: tuple, u: np.ndarray, v: np.ndarray, loss: np.ndarray) -> optimize.OptimizeResult:
     target = np.log(loss)
 
@@ -140,7 +169,8 @@ def _centred(values: np.ndarray) -> np.ndarray:
 def _unscaled(c: np.ndarray, points: Points) -> Loss:
     """Constants of parameters and tokens from those of their centred logarithms."""
     n, d = np.log(points.parameters).mean(), np.log(points.tokens).mean()
-    return Loss(*map(float, (np.exp(c[0]), np.exp(c[1] + c[2] * n), c[2], np.exp(c[3] + c[4] * d), c[4])))
+    with np.errstate(over="ignore"):  # of a power that is not seen
+        return Loss(*map(float, (np.exp(c[0]), np.exp(c[1] + c[2] * n), c[2], np.exp(c[3] + c[4] * d), c[4])))
 
 
 def _scaled(law: Loss, points: Points) -> tuple:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vidflow.errors import UsageError
-from vidflow.scaling.isoflop import LOST, alike
-from vidflow.scaling.laws import Values, percentiles
+from vidflow.scaling.isoflop import alike
+from vidflow.scaling.laws import LOST, Values, percentiles
 
 NAMES = ("rate", "batch")
 TRIED = ("learning rates", "batch sizes")

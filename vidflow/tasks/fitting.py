@@ -9,7 +9,7 @@ from vidflow.errors import UsageError
 from vidflow.scaling import envelope, isoflop, laws, parametric, rates
 from vidflow.scaling.isoflop import Parabola, Points
 from vidflow.scaling.laws import Fitted
-from vidflow.tasks.results import BATCH, RATE, Row
+from vidflow.tasks.results import BATCH, RATE, Row, parameters
 
 METHODS = ("isoflop", "parametric", "envelope")
 QUANTITIES = ("parameters", "tokens", "loss")
@@ -44,8 +44,8 @@ def fit(points: Points, method: str) -> Found:
         case "isoflop":
             return Found(*isoflop.fit(points))
         case "parametric":
-            formula, again = parametric.fit_with_intervals(points)
-            return Found(parametric.best(formula, again, points), formula=formula, resampled=again)
+            formula, again, said = parametric.fit_with_intervals(points)
+            return Found(parametric.best(formula, again, points), said=said, formula=formula, resampled=again)
         case "envelope":
             return Found(envelope.fit(points))
     raise UsageError(f"--method={method} is not a method of fitting: use one of {', '.join(METHODS)}.")
@@ -98,5 +98,5 @@ def rules(rows: Sequence[Row]) -> dict[str, rates.Fitted] | None:
     pairs = [(row.get("config", {}).get(RATE), row.get("config", {}).get(BATCH)) for row in rows]
     if any(None in pair for pair in pairs) or min(len(set(column)) for column in zip(*pairs, strict=True)) < 3:
         return None
-    columns = [*([row["parameters"], row["tokens"], *pair, row["loss"]] for row, pair in zip(rows, pairs, strict=True))]
+    columns = [[parameters(row), row["tokens"], *pair, row["loss"]] for row, pair in zip(rows, pairs, strict=True)]
     return rates.fit(rates.Trained(*np.array(columns, float).T))

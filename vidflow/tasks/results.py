@@ -104,14 +104,29 @@ def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 def tuned(rows: Iterable[Row]) -> list[Row]:
     """Of rows that differ in learning rate and batch size alone, the one of the least loss."""
-    best: dict[Any, Row] = {}
+    alike: list[list[Row]] = []
+    by_key: dict[Any, list[list[Row]]] = {}
     for row in rows:
-        others = {key: value for key, value in row.get("config", {}).items() if key not in (RATE, BATCH)}
-        common = (row["parameters"], row["tokens"], row["flops"], row.get("seed"), row.get("arg", ""))
-        key = (*common, json.dumps(others, sort_keys=True))
-        if key not in best or row["loss"] < best[key]["loss"]:
-            best[key] = row
-    return list(best.values())
+        own = by_key.setdefault(_all_but_tuned(row), [])
+        group = next((group for group in own if _are_as_long(group[0], row)), None)
+        if group is None:
+            own.append(group := [])
+            alike.append(group)
+        group.append(row)
+    return [min(group, key=lambda row: row["loss"]) for group in alike]
+
+
+def _all_but_tuned(row: Row) -> tuple:
+    config = row.get("config", {})
+    tuned = (RATE, BATCH, "steps") if BATCH in config else (RATE,)  # other batches take other steps for their tokens
+    others = {key: value for key, value in config.items() if key not in tuned}
+    return row["parameters"], row.get("seed"), row.get("arg", ""), json.dumps(others, sort_keys=True)
+
+
+def _are_as_long(one: Row, other: Row) -> bool:
+    """Whether both have the same tokens, as nearly as whole steps allow."""
+    step = sum(row["tokens"] / row.get("steps", np.inf) for row in (one, other)) / 2
+    return bool(abs(one["tokens"] - other["tokens"]) <= (step if BATCH in one.get("config", {}) else 0))
 
 
 def require(rows: Sequence[Row], metrics: Sequence[str]) -> None:

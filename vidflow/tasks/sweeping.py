@@ -142,7 +142,8 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
         scores = json.loads((folder / "evaluation.json").read_text())
         result[0] |= {name: value["mean"] for name, value in scores.items()}
         if "validation/flow_loss" in scores:
-            result[0] |= {"loss": scores["validation/flow_loss"]["mean"], "loss_of": "validation"}
+            loss = scores["validation/flow_loss"]["mean"]  # None, of a run that diverged
+            result[0] |= {"loss": np.nan if loss is None else loss, "loss_of": "validation"}
     return result
 
 
