@@ -15,10 +15,10 @@ if [ -z "$python" ]; then
   exit 2
 fi
 
-wanted=requirements.txt
-if [ "${1:-}" = dev ]; then wanted="$wanted requirements-dev.txt"; fi
+kind=run wanted=requirements.txt
+if [ "${1:-}" = dev ]; then kind=dev wanted="$wanted requirements-dev.txt"; fi  # other words are of the script that calls
 # The stamp holds what was installed, so a changed pin installs again and an interrupted install is not taken for whole.
-stamp=.venv/installed-${1:-run}
+stamp=.venv/installed-$kind
 if [ ! -x .venv/bin/python ]; then "$python" -m venv --clear .venv; fi
 # venv puts its pip there last: without it, that was interrupted.
 if [ ! -x .venv/bin/pip ]; then .venv/bin/python -m ensurepip --default-pip > /dev/null; fi

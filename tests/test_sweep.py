@@ -229,6 +229,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_s
     together, apart = tmp_path / "together", tmp_path / "apart"
     assert branching.begin(short, everything, together) == 0
     train.main(short.command(together))
+    altered(together / short.folder / "provenance.json", commit="of the short one")
     assert branching.begin(other, everything, together) == 0  # another seed
     assert branching.begin(long, everything, together) == 4  # not 5: the short one has decayed by then
     assert branching.begin(long, everything, together) == 0  # it has begun
@@ -241,6 +242,12 @@ def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_s
         for workdir in (together, apart)
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 10
+    (provenance,) = json.loads((together / long.folder / "provenance.json").read_text())["earlier"]
+    assert provenance["commit"] == "of the short one"
+
+
+def altered(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_a_sweep_that_is_told_to_stop_stops_its_points_and_says_so(tmp_path):

@@ -92,6 +92,34 @@ def test_a_step_that_is_damaged_again_is_set_aside_again(tmp_path):
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2", "2.damaged"]
 
 
+@pytest.mark.parametrize(
+    ("error", "taken"),
+    [
+        (OSError(5, "Input/output error"), 2),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), None),
+        (PermissionError(13, "Permission denied"), None),
+    ],
+)
+def test_what_fails_for_a_moment_or_for_want_of_memory_is_no_damage(tmp_path, monkeypatch, error, taken):
+    save(tmp_path / "c", 1, 2)
+    checkpoints, errors = Checkpoints(tmp_path / "c"), [error] if taken else [error, error]
+    restore = checkpoints._manager.restore
+
+    def failing(*arguments, **more):
+        if errors:
+            raise errors.pop()
+        return restore(*arguments, **more)
+
+    monkeypatch.setattr(checkpoints._manager, "restore", failing)
+    if taken:
+        assert int(checkpoints.restore(abstract(state())).step) == taken
+    else:
+        with pytest.raises(UsageError, match="step 2 in .* cannot be read here"):
+            checkpoints.restore(abstract(state()))
+    checkpoints.close()
+    assert steps_in(tmp_path / "c") == [1, 2]
+
+
 def test_a_step_that_is_there_is_not_written_again(tmp_path):
     save(tmp_path / "c", 3)
     before = (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").stat().st_mtime_ns

@@ -82,13 +82,21 @@ def test_runs_of_other_lengths_share_their_rate_until_the_first_decays():
 
 
 def test_gradients_are_clipped_by_their_global_norm():
-    boxed = {"w": nn.LogicallyPartitioned(jnp.zeros((2, 2)), ("embed", "mlp"))}
-    optimizer = make_optimizer(config(name="adamw", clip=1.0), rules.axis_names(boxed))
-    params = rules.unbox(boxed)
-    state = optimizer.init(params)
-    huge, _ = optimizer.update({"w": jnp.full((2, 2), 1e6)}, state, params)
-    small, _ = optimizer.update({"w": jnp.full((2, 2), 0.5)}, state, params)
-    np.testing.assert_allclose(huge["w"], small["w"], rtol=1e-5)
+    """By the second of two unlike updates: Adam's first is the same whatever a gradient's size."""
+    boxed = {name: nn.LogicallyPartitioned(jnp.zeros((2, 2)), ("embed", "mlp")) for name in ("w", "v")}
+    names, params = {"params": rules.axis_names(boxed)}, {"params": rules.unbox(boxed)}
+
+    def second(clip, *gradients):
+        optimizer = make_optimizer(config(name="adamw", clip=clip), names)
+        state = optimizer.init(params)
+        for value in gradients:
+            tree = {"params": {"w": jnp.full((2, 2), value), "v": jnp.full((2, 2), -2 * value)}}
+            update, state = optimizer.update(tree, state, params)
+        return update["params"]["w"]
+
+    length = float(np.sqrt(4 * 1 + 4 * 4))  # of w and v together, for a value of 1
+    np.testing.assert_allclose(second(1.0, 30.0, 0.1), second(0.0, 1 / length, 0.1), rtol=1e-5)
+    assert np.abs(second(1.0, 30.0, 0.1) - second(0.0, 30.0, 0.1)).max() > 0.1 * np.abs(second(0.0, 1.0, 1.0)).max()
 
 
 def test_a_clip_of_0_is_none():

@@ -14,6 +14,7 @@ from vidflow import config as configs
 from vidflow import files
 from vidflow.tasks.sweeping import Point
 from vidflow.training.optimizer import shared_steps
+from vidflow.training.run_folder import PROVENANCE
 
 METRICS = "metrics.jsonl"
 
@@ -35,6 +36,7 @@ def begin(point: Point, points: Sequence[Point], workdir: Path) -> int:
     shutil.copytree(source / "checkpoints" / str(step), partial / str(step))
     lines = (source / METRICS).read_text().splitlines(keepends=True)
     (folder / METRICS).write_text("".join(lines[:step]))
+    shutil.copyfile(source / PROVENANCE, folder / PROVENANCE)  # the start that made these steps; the next adds its own
     os.replace(partial, folder / "checkpoints")
     return step
 

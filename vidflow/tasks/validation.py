@@ -2,8 +2,8 @@
 
 Losses of training are of different quantities and weights. But whatever is predicted, on whatever path, tells the datum
 and the noise in its input (`flow/targets.py`), and so the velocity x1 - x0 of the straight path between them. So every
-model is shown the same clips with the same noises at the same ten signal-to-noise ratios, those of t = 0.05 ... 0.95 on
-the straight path, and asked for that.
+model of one seed is shown the same clips with the same noises at the same ten signal-to-noise ratios, those of t = 0.05
+... 0.95 on the straight path, and asked for that; of another seed, other noises and, of bounce, other clips.
 """
 
 from collections.abc import Callable

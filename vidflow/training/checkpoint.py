@@ -180,7 +180,7 @@ def _newest_undamaged(
     reason = ""
     for step in sorted(steps, reverse=True):
         try:
-            state, wanted = restore(step)
+            state, wanted = _twice(restore, step)
             changed = [name for name, value in digests.of_tree(state).items() if wanted.get(name) != value]
             if not changed:
                 return state, step, damaged
@@ -189,12 +189,28 @@ def _newest_undamaged(
             raise
         except Exception as error:  # a damaged file shows itself in whatever read it
             reason = _first_line(error)
+            if isinstance(error, MemoryError | PermissionError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise UsageError(
+                    f"The checkpoint of step {step} in {folder} cannot be read here ({reason}): give it more memory, "
+                    "as by a mesh of more devices, or the right to read, and go on."
+                ) from None
         damaged.append(step)
         logging.warning("The checkpoint of step %d in %s is damaged (%s).", step, folder, reason)
     raise UsageError(
         f"No checkpoint in {folder} is undamaged (step {damaged[-1]}: {reason}): restore the folder from a copy, or "
         "start again in another one."
     )
+
+
+def _twice(restore: Callable[[int], Any], step: int) -> Any:
+    """Storage that fails for a moment is no damage."""
+    try:
+        return restore(step)
+    except UsageError:
+        raise
+    except Exception as error:
+        logging.warning("Reading the checkpoint of step %d failed (%s): once more.", step, _first_line(error))
+        return restore(step)
 
 
 def _set_aside(folder: Path, steps: list[int]) -> None:

@@ -37,6 +37,7 @@ FREE += ("data.threads", "data.max_bad", "data.test_path")
 FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
 FREE += ("text.cache", "text.encoders.*.path")  # the caches hold the digests of the encoders
 
+PROVENANCE = "provenance.json"
 FINISHED, EVALUATED = "finished.json", "evaluated.json"
 SCORES = ("evaluation.json", "protocol.json", "samples")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml-collections")
@@ -62,9 +63,9 @@ def beginning(folder: Path) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        if new and hosts.is_first() and _names(folder) <= {"config.json", "provenance.json", ".lock"}:
+        if new and hosts.is_first() and _names(folder) <= {"config.json", PROVENANCE, ".lock"}:
             (folder / "config.json").unlink(missing_ok=True)
-            (folder / "provenance.json").unlink(missing_ok=True)
+            (folder / PROVENANCE).unlink(missing_ok=True)
         raise
 
 
@@ -84,7 +85,7 @@ def _prepare(folder: Path, config: ConfigDict) -> None:
     if is_finished(folder, config.steps):
         return  # nothing is left to train: what made the run is not this process
     _set_scores_aside(folder, config.steps)
-    files.write_whole(folder / "provenance.json", json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
+    files.write_whole(folder / PROVENANCE, json.dumps(_with_earlier(folder, provenance()), indent=2) + "\n")
 
 
 def _set_scores_aside(folder: Path, steps: int) -> None:
@@ -174,7 +175,7 @@ def provenance() -> dict[str, object]:
 def _with_earlier(folder: Path, now: dict[str, object]) -> dict[str, object]:
     """The provenance of this start, and under "earlier" those of starts of the same run that differed."""
     try:
-        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        before = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         earlier = before.pop("earlier", [])
     except (OSError, ValueError, AttributeError):
         return now
