@@ -14,8 +14,8 @@ The autoencoder is the demo's and lies beside this file, because one that the sa
 moves every loss by 4%. Every size is tried at four learning rates where it is first trained, and then at two: the best
 is higher for small models and for short runs.
 Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows, `text` by cross-attention
-or in context. Clips are read from a cache, so large that none is seen more than six times. The two largest budgets are
-for an accelerator: a CPU would take days.
+or in context. Clips are read from a cache, so large that none is seen more than four times up to 7e13 FLOPs. The two
+largest budgets are for an accelerator: a CPU would take days.
 """
 
 from pathlib import Path

@@ -152,6 +152,7 @@ def test_folders_of_videos(capsys, tmp_path):
     shutil.copy(real_clip("carphone_distorted.mp4"), empty / "a.mp4")
     (empty / "captions.jsonl").write_text('{"file": "absent.mp4", "caption": "x"}\n')
     assert "absent.mp4" in refused("b", empty)
+    assert not list(tmp_path.glob("*/config.json"))  # another folder can be given to the same run
 
 
 def test_runs(capsys, tmp_path, smoke_run):

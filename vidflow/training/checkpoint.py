@@ -203,12 +203,14 @@ def _newest_undamaged(
 
 
 def _twice(restore: Callable[[int], Any], step: int) -> Any:
-    """Storage that fails for a moment is no damage."""
+    """Storage that fails for a moment is no damage. Of several hosts all would have to try again together: none does."""
     try:
         return restore(step)
     except UsageError:
         raise
     except Exception as error:
+        if jax.process_count() > 1:
+            raise
         logging.warning("Reading the checkpoint of step %d failed (%s): once more.", step, _first_line(error))
         return restore(step)
 

@@ -63,14 +63,16 @@ def beginning(folder: Path) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        if new and hosts.is_first() and _names(folder) <= {"config.json", PROVENANCE, ".lock"}:
+        if new and hosts.is_first() and _made(folder) <= {"config.json", PROVENANCE}:
             (folder / "config.json").unlink(missing_ok=True)
             (folder / PROVENANCE).unlink(missing_ok=True)
         raise
 
 
-def _names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+def _made(folder: Path) -> set[str]:
+    """The files under a folder that are not hidden, as locks are."""
+    found = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 def _prepare(folder: Path, config: ConfigDict) -> None:
