@@ -203,7 +203,7 @@ def _newest_undamaged(
 
 
 def _twice(restore: Callable[[int], Any], step: int) -> Any:
-    """Storage that fails for a moment is no damage. Of several hosts all would have to try again together: none does."""
+    """Storage that fails for a moment is no damage. Several hosts would have to try again together, and do not."""
     try:
         return restore(step)
     except UsageError:
