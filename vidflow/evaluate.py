@@ -81,13 +81,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(reconstruction.table(rows))
     else:
         run = Path(args.run)
-        with run_folder.evaluating(run, [word for word in argv if not word.startswith(WHERE)]):
+        with run_folder.evaluating(run, [flag for flag in _joined(argv) if not flag.startswith(WHERE)]):
             mesh = mesh_of(args.mesh)
             said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts, mesh)
         if hosts.is_first():
             print(table(scores))
     if said is not None and hosts.is_first():
         print(said.card())
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Flags with their values, --prompts=4 for --prompts 4."""
+    flags: list[str] = []
+    for word in argv:
+        if word.startswith("--") or not flags:
+            flags.append(word)
+        else:
+            flags[-1] += f"={word}"
+    return flags
 
 
 def table(scores: dict) -> str:

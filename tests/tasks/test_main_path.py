@@ -215,7 +215,7 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     page = (run / "report.html").read_text()
     assert rows[0]["prompt"] in page and "data:video/mp4" in page
     (run / "protocol.json").unlink()
-    evaluate.main([f"--run={run}", "--only=loss"])
+    evaluate.main(["--run", str(run), "--only", "loss"])
     assert json.loads((run / "evaluation.json").read_text()) == {name: scores[name] for name in own[-1:]}
     assert run_folder.is_evaluated(run, ["--only=loss"])
     said = json.loads((run / "protocol.json").read_text())

@@ -116,6 +116,15 @@ def test_a_command_that_is_refused_before_it_has_made_anything_has_no_run(tmp_pa
     assert (tmp_path / "config.json").exists()
 
 
+def test_scores_of_a_run_that_ends_meanwhile_are_set_aside(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    with pytest.raises(UsageError, match="was trained further meanwhile"), run_folder.evaluating(tmp_path, []):
+        run_folder.mark_finished(tmp_path, 10)
+        (tmp_path / "evaluation.json").write_text("{}")
+    assert (tmp_path / "evaluation_unfinished.json").exists() and not (tmp_path / "evaluation.json").exists()
+    assert not run_folder.is_evaluated(tmp_path, [])
+
+
 @pytest.mark.parametrize("text", [None, "{", ""])
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path, text):
     if text is not None:

@@ -137,10 +137,22 @@ def is_evaluated(folder: Path, flags: Sequence[str]) -> bool:
 
 @contextmanager
 def evaluating(folder: Path, flags: Sequence[str]) -> Iterator[None]:
-    """Around an evaluation: what `is_evaluated` asks for is there once all else is written, and not before."""
+    """Around an evaluation: what `is_evaluated` asks for is there once all else is written, and not before.
+
+    Raises:
+      UsageError: the run was finished meanwhile, so that the scores are not of its weights; they are set aside.
+    """
     hosts.on_first(lambda: (folder / EVALUATED).unlink(missing_ok=True))
+    before = _finished_steps(folder)
     yield
-    hosts.on_first(files.write_whole, folder / EVALUATED, json.dumps(list(flags)) + "\n")
+    hosts.on_first(_mark_evaluated, folder, flags, before)
+
+
+def _mark_evaluated(folder: Path, flags: Sequence[str], steps: int | None) -> None:
+    if _finished_steps(folder) != steps:
+        _rename_scores(folder, "unfinished" if steps is None else str(steps))
+        raise UsageError(f"{folder} was trained further meanwhile: these scores are set aside; evaluate it again.")
+    files.write_whole(folder / EVALUATED, json.dumps(list(flags)) + "\n")
 
 
 def write_config(folder: Path, config: ConfigDict) -> None:
