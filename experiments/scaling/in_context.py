@@ -2,8 +2,8 @@
 
 Question: does the way that text enters change the laws? Liang et al. (2024) found the loss to fall with the power
 0.0385 of compute by cross-attention and 0.0273 in context, and say to compare laws within one architecture only.
-Results: experiments/scaling/RESULTS.md: in context the loss is higher at every size and budget, and falls more slowly with
-compute, by less than the intervals.
+Results: experiments/scaling/RESULTS.md: in context the loss is higher at every size and budget; it falls more slowly
+with compute too, but the intervals of the powers overlap.
 
     vidflow sweep --config=experiments/scaling/in_context.py --workdir=runs/in_context/sweep --evaluate=loss
     vidflow fit --results=runs/in_context/sweep/results.jsonl --out=runs/in_context/laws --holdout=largest
