@@ -113,7 +113,7 @@ def test_a_run_that_learnt_from_one_encoder_reads_no_other(made, tmp_path):
     flags = [f"--config={file}", f"--config.text.encoders.meaning.path={moved}"]
     encode.main([*flags, f"--out={out}"])
     with pytest.raises(UsageError, match="learnt from embeddings by 'meaning' that another encoder made"):
-        train.main([*flags, f"--workdir={run}", f"--config.text.cache={out}/text", "--config.steps=9"])
+        train.main([*flags, f"--workdir={run}", f"--config.text.cache={out}/text", "--config.steps=21"])
 
 
 def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch):
