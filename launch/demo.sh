@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a generated video: installs into .venv, trains an autoencoder and a text-to-video model on the bounce
 # world, samples and scores held-out prompts, and writes runs/demo/report.html. Run it again to resume or to finish at
-# once. About eight minutes on two CPU cores.
+# once. About five minutes on two CPU cores.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 echo "1/4  Training the autoencoder (runs/demo_autoencoder)"
