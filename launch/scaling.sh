@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the latents of the scaling study, trains its two grids and fits their laws: experiments/scaling/RESULTS.md. Call
-# it again to go on where it stopped. Half a day on two CPU cores.
+# it again to go on where it stopped. Some four hours on two CPU cores.
 #   launch/scaling.sh                       the budgets of RESULTS.md, 2e12 to 7e13 FLOPs
 #   JOBS=8 launch/scaling.sh 2e+14 7e+14    those named, by cross-attention, eight runs at a time: on a GPU
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
