@@ -87,10 +87,10 @@ def _check_cache(cached: LatentsSource, config: ConfigDict, autoencoder: frozen_
     if cached.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {data.path} are of another autoencoder: encode the clips with this run's.")
     for name in ("frames", "height", "width", "fps"):
-        if made_of.get(name) != data[name]:
+        if made_of.get(name) != data.get(name):
             raise UsageError(
                 f"The latents in {data.path} are of clips with {name} = {made_of.get(name)}, and config.data.{name} is "
-                f"{data[name]}: give --config.data.{name}={made_of.get(name)}, or encode such clips."
+                f"{data.get(name)}: give --config.data.{name}={made_of.get(name)}, or encode such clips."
             )
 
 
