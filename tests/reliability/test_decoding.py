@@ -60,4 +60,4 @@ def test_a_file_that_breaks_while_a_run_reads_it_is_replaced_and_told(videos, tm
     again = driver.start(run, *flags(videos, steps=202))
     said, _ = again.communicate(timeout=60)
     assert again.returncode == 2
-    assert "carphone_distorted.mp4 or its caption is not what this run started with" in said
+    assert "carphone_distorted.mp4 or its caption is not what it was when" in said
