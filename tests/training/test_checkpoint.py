@@ -1,5 +1,6 @@
 """Checkpoints: exact, whole, and of the right model."""
 
+import json
 import time
 
 import jax
@@ -90,6 +91,17 @@ def test_a_step_that_is_damaged_again_is_set_aside_again(tmp_path):
         checkpoints.save(state(2), 2)
         checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2", "2.damaged"]
+
+
+@pytest.mark.parametrize("date", [571024 * 365 * 86400 * 10**9, 10**400, -(10**30)])
+def test_a_step_of_an_impossible_date_is_set_aside(tmp_path, date):
+    save(tmp_path / "c", 1, 2)
+    metadata = tmp_path / "c" / "2" / "_CHECKPOINT_METADATA"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"commit_timestamp_nsecs": date}))
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert int(checkpoints.restore(abstract(state())).step) == 1
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2.damaged"]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ what a killed process leaves half-written keeps a temporary name, is never offer
 A step whose values do not have their digests is damaged: it is set aside and the one before it is taken.
 """
 
+import json
 import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from vidflow.errors import UsageError
 from vidflow.training import digests, hosts
 from vidflow.training.state import State
 
+METADATA = "_CHECKPOINT_METADATA"  # of Orbax, in each step
 DAMAGED = ".damaged"  # the end of the name under which a damaged step is set aside
 
 
@@ -44,8 +48,13 @@ class Checkpoints:
         )
         self._folder = folder.absolute()
         handlers = {"state": ocp.StandardCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
+        make = partial(ocp.CheckpointManager, self._folder, options=options, item_handlers=handlers)
         with self._writing():
-            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+            try:
+                self._manager = make()
+            except (ValueError, OverflowError):  # Orbax asks each step when it was saved
+                hosts.on_first(_set_aside, self._folder, _undated(self._folder))
+                self._manager = make()
 
     def save(self, state: State, step: int, metrics: dict[str, float] | None = None) -> None:
         """Starts writing `state` as `step`, unless it is there; returns once the arrays are copied from the devices.
@@ -220,6 +229,21 @@ def _set_aside(folder: Path, steps: list[int]) -> None:
         aside = folder / f"{step}{DAMAGED}"
         shutil.rmtree(aside, ignore_errors=True)  # of the same step when it was damaged before
         (folder / str(step)).rename(aside)
+
+
+def _undated(folder: Path) -> list[int]:
+    """The steps that say to have been saved at a time that cannot be."""
+
+    def is_dated(step: Path) -> bool:
+        try:
+            saved = json.loads((step / METADATA).read_text())["commit_timestamp_nsecs"]
+            return bool(datetime.fromtimestamp(saved / 1e9, tz=UTC))
+        except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
+            return True  # it says nothing, and then the time of its file counts
+        except (ValueError, OverflowError):
+            return False
+
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal() and not is_dated(path)]
 
 
 def _first_line(error: BaseException) -> str:
