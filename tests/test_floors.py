@@ -105,6 +105,7 @@ def test_clock_and_chance_are_asked_where_no_result_depends_on_them():
         ("files.py", "platform"),  # who holds a folder
         ("training/run_folder.py", "platform"),  # provenance
         ("data/video.py", "uuid"),  # a name that is gone when the file is whole
+        ("training/checkpoint.py", "datetime"),  # whether a saved date can be one
         ("training/local_checkpoints.py", "uuid"),  # of the run, among others on the same host
     }
 
