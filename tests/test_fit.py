@@ -275,6 +275,17 @@ def test_an_envelope_is_drawn_over_its_curves():
     np.testing.assert_array_equal(drawn[0].get_ydata(), points.loss[n == n.min()])
 
 
+def test_what_was_held_out_is_drawn_beside_its_law():
+    n, budget = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 7), np.geomspace(1e18, 1e20, 4)))
+    points = Points(n, budget / (6 * n), budget, 0.5 + 160 * n**-0.32 + 160 * (budget / (6 * n)) ** -0.29)
+    largest = fitting.of_the_largest(points)
+    found = fitting.fit(points.only(~largest), "isoflop")
+    trials = fitting.tried(found, points.only(largest))
+    for axes, trial in zip(laws.figures(found, points.only(~largest), trials)["laws"].axes, trials, strict=True):
+        (drawn,) = [line for line in axes.lines if line.get_label() == "held out"]
+        assert axes.get_title() == trial.name and drawn.get_ydata() == [trial.found]
+
+
 @pytest.mark.parametrize(
     ("parameters", "size"), [(6e4, "ladder-32"), (1e6, "ladder-96"), (5.4e6, "ladder-192"), (9.3e8, "1b")]
 )

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.method == "isoflop":
         files.write_whole(out / "losses.md", losses.as_markdown(tuned))
     points = results.points(results.under(tuned, args.convention) if args.convention else tuned, args.metric)
-    seen, held = points, None
+    seen, held, trials = points, None, []
     if args.holdout:
         largest_budget = fitting.of_the_largest(results.points(tuned))  # by the FLOPs that the budgets were made of
         seen, held = points.only(~largest_budget), points.only(largest_budget)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if rules is not None:
         more["rules"] = laws.rules_as_json(rules)
     files.write_whole(out / "laws.json", json.dumps(laws.as_json(found, args.method, **more), indent=1) + "\n")
-    for name, figure in laws.figures(found, seen).items():
+    for name, figure in laws.figures(found, seen, trials).items():
         figure.savefig(out / f"{name}.png", dpi=150)
     if budget is not None:
         print(*laws.prediction(found, rules, budget, largest), sep="\n")

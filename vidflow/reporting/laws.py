@@ -130,12 +130,13 @@ def rules_as_json(rules: dict[str, rates.Fitted]) -> dict[str, Any]:
     }
 
 
-def figures(found: Found, points: Points) -> dict[str, Figure]:
-    """By name: losses over sizes, the laws over budgets, what the fit leaves of each loss. An envelope is fitted to no
-    single loss: of it there are curves over budgets, and nothing left."""
+def figures(found: Found, points: Points, held: Sequence[Held] = ()) -> dict[str, Figure]:
+    """By name: losses over sizes, the laws over budgets and what was held out of them, what the fit leaves of each
+    loss. An envelope is fitted to no single loss: of it there are curves over budgets, and nothing left."""
+    law = _laws(found.laws, {row.name: row for row in held})
     if found.formula is None and not found.parabolas:
-        return {"losses": _curves(found, points), "laws": _laws(found.laws)}
-    return {"losses": _losses(found, points), "laws": _laws(found.laws), "residuals": _residuals(found, points)}
+        return {"losses": _curves(found, points), "laws": law}
+    return {"losses": _losses(found, points), "laws": law, "residuals": _residuals(found, points)}
 
 
 def _curves(found: Found, points: Points) -> Figure:
@@ -166,7 +167,7 @@ def _losses(found: Found, points: Points) -> Figure:
     return figure
 
 
-def _laws(laws: dict[str, Fitted]) -> Figure:
+def _laws(laws: dict[str, Fitted], held: Mapping[str, Held]) -> Figure:
     figure = Figure((3.2 * len(laws), 3), layout="constrained")
     for axes, (name, fitted) in zip(np.atleast_1d(figure.subplots(1, len(laws))), laws.items(), strict=True):
         x = np.geomspace(fitted.x.min() / 2, fitted.x.max() * FAR, 60)
@@ -174,6 +175,11 @@ def _laws(laws: dict[str, Fitted]) -> Figure:
         axes.loglog(x, fitted.law(x), color="black", lw=1)
         axes.fill_between(x, *ends.T, alpha=0.2, color="grey", lw=0)
         axes.plot(fitted.x, fitted.y, "o", ms=4)
+        if name in held:
+            flops, _, low, high, found = held[name][1:]
+            axes.vlines(flops, low, high, color="tab:red", lw=1, label="predicted")
+            axes.plot(flops, found, "o", ms=4, mfc="white", color="tab:red", label="held out")
+            axes.legend(fontsize=7)
         axes.set(xlabel="training FLOPs", title=name)
     return figure
 
