@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,20 @@ def test_half_precision_is_near(folders):
     full, mask = _encoder(folders, "umt5").encode(TEXTS)
     half, _ = _encoder(folders, "umt5", dtype="bfloat16").encode(TEXTS)
     assert 0 < np.abs(half - full)[mask].max() < 0.1 * np.abs(full).max()
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("float32", "highest"), ("bfloat16", None)])
+def test_products_of_float32_are_not_rounded_where_they_would_be(folders, dtype, wanted):
+    asked = set()
+
+    def note(following, args, kwargs, context):
+        asked.add(jax.config.jax_default_matmul_precision)
+        return following(*args, **kwargs)
+
+    encoder = _encoder(folders, "t5", dtype=dtype)
+    with nn.intercept_methods(note):
+        encoder.encode(["a circle"])
+    assert asked == {wanted}
 
 
 def test_a_stretched_table_of_positions_keeps_its_ends_and_lets_texts_be_longer(folders):

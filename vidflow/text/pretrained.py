@@ -24,7 +24,7 @@ from vidflow.text.clip import ClipText, longer
 from vidflow.text.t5 import T5Encoder
 from vidflow.text.tensors import Tensors
 
-REVISION = 1  # of this code: raised when the same files come to give other embeddings, whose caches are then refused
+REVISION = 2  # of this code: raised when the same files come to give other embeddings, whose caches are then refused
 ROWS = 32
 STEP = 16  # lengths of batches are multiples of it, so that few are compiled
 T5_TOKENS = 512  # with which T5 was trained; its positions know no end
@@ -53,6 +53,8 @@ class TextEncoder:
         self.module, self.params, self.tokens = module, params, tokens
         self._tokenizer, self._rows = tokenizer, rows
         self._apply = jax.jit(module.apply)
+        # TPUs and GPUs round the factors of float32 unless they are asked not to.
+        self._products = "highest" if module.dtype == jnp.float32 else None
 
     @property
     def width(self) -> int:
@@ -99,7 +101,8 @@ class TextEncoder:
             count = max(fewest, 1 << (len(rows) - 1).bit_length())  # a power of two: few of them are compiled
             filled = [ids[row] for row in rows] + [ids[rows[0]]] * (count - len(rows))
             batch = tokenizers.padded(filled, length, self._tokenizer.padding)
-            found = self._apply(self.params, batch.ids, batch.real)
+            with jax.default_matmul_precision(self._products):
+                found = self._apply(self.params, batch.ids, batch.real)
             yield rows, found if isinstance(found, tuple) else (found, None)
 
 
