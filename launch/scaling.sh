@@ -6,6 +6,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 experiment=experiments/scaling jobs=${JOBS:-2}
+for budget in "$@"; do # of none that the grid has not, before anything is made
+  vidflow sweep "--config=$experiment/isoflop.py" --workdir=runs/isoflop/sweep "--only=flops=$budget" \
+    --backend=print > /dev/null
+done
 vidflow encode --config=experiments/bounce/text_to_video.py "--config.autoencoder.run=$experiment" \
   --config.data.clips=262144 --out=runs/isoflop/latents
 

@@ -5,6 +5,14 @@
 #   launch/text_encoders.sh          both tables
 #   launch/text_encoders.sh short    that of short captions, or of long ones
 #   JOBS=8 launch/text_encoders.sh   eight runs at a time, on a GPU
+kinds=("$@")
+if [ $# = 0 ]; then kinds=(short long); fi
+for kind in "${kinds[@]}"; do
+  if [[ " short long " != *" $kind "* ]]; then
+    echo "launch/text_encoders.sh: error: There is no table '$kind': use short or long." >&2
+    exit 2
+  fi
+done
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
 
 out=runs/text_encoders experiment=experiments/text_encoders/signs.py
@@ -13,8 +21,6 @@ if [ ! -e runs/towers/done ]; then
   touch runs/towers/done
 fi
 vidflow train "--config=$experiment:autoencoder" "--workdir=$out/autoencoder"
-kinds=("$@")
-if [ $# = 0 ]; then kinds=(short long); fi
 for kind in "${kinds[@]}"; do
   shared=("--config=$experiment:captions=$kind" "--config.autoencoder.run=$out/autoencoder")
   shared+=("--config.text.cache=$out/text_$kind")  # the budgets of tokens differ

@@ -35,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     limits.check(config)
     if "autoencoder" not in config or not config.autoencoder.run:
         raise UsageError("Encoding needs a trained autoencoder: add --config.autoencoder.run=DIR.")
+    if config.data.source == "cache":
+        raise UsageError(
+            "encode makes a cache, and config.data.source=cache reads one: say what goes into it, as by "
+            "--config.data.source=folder --config.data.path=DIR."
+        )
     start()
     from vidflow import files
     from vidflow.data import latents_cache

@@ -30,3 +30,14 @@ def test_a_tower_over_devices_is_the_tower(tmp_path, name, shape):
     assert kernel.addressable_shards[0].data.size == kernel.size // (shape["fsdp"] * shape.get("tensor", 1))
     alone, _ = load_encoder(folder).encode(published.TEXTS)
     np.testing.assert_allclose(embeddings[mask], alone[mask], atol=1e-5 * np.abs(alone).max())
+
+
+def test_devices_that_are_no_power_of_two_share_the_texts(tmp_path):
+    folder, mesh = published.folder("byt5", tmp_path / "byt5"), make_mesh(data=3, devices=jax.devices()[:3])
+    texts = [str(n) for n in range(65)]
+    with rules.in_force():
+        spread = load_encoder(folder, rows=96, place=partial(rules.shardings, mesh=mesh))
+        with jax.set_mesh(mesh):
+            embeddings, mask = spread.encode(texts)
+    alone, _ = load_encoder(folder).encode(texts)
+    np.testing.assert_allclose(embeddings[mask], alone[mask], atol=1e-5 * np.abs(alone).max())

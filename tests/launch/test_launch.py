@@ -380,6 +380,23 @@ def test_a_table_of_ablations_that_is_none_is_refused_before_anything_is_trained
     assert done.returncode == 2 and "There is no table 'position'" in done.stderr and not done.stdout
 
 
+def test_a_table_of_text_encoders_that_is_none_is_refused_before_anything_is_made(tmp_path):
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    (tmp_path / "launch" / "environment.sh").write_text('vidflow() { echo "$@"; }\n')
+    command = ["bash", tmp_path / "launch" / "text_encoders.sh", "short", "medium"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "There is no table 'medium'" in done.stderr and not done.stdout
+
+
+def test_a_budget_that_the_grid_has_not_is_refused_before_anything_is_made(tmp_path):
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    stand_in = 'vidflow() { echo "$@"; [[ "$*" != *flops=2e14* ]]; }\n'
+    (tmp_path / "launch" / "environment.sh").write_text(stand_in)
+    command = ["bash", "-e", tmp_path / "launch" / "scaling.sh", "2e14"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and "encode" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "budgets", "grids"),
     [

@@ -228,7 +228,10 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
 
 
 def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path):
+    (tmp_path / "shipped" / "samples").mkdir(parents=True)
+    (tmp_path / "shipped" / "samples" / "of_another_run.mp4").touch()
     ship(smoke_run, tmp_path / "shipped", recipe="a script")
+    assert not (tmp_path / "shipped" / "samples" / "of_another_run.mp4").exists()
     provenance = json.loads((tmp_path / "shipped" / "provenance.json").read_text())
     assert provenance["recipe"] == "a script" and "command" not in provenance
     assert str(tmp_path.parent) not in (tmp_path / "shipped" / "config.json").read_text()

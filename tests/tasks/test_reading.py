@@ -59,6 +59,26 @@ def test_each_encoder_reads_its_part_of_a_prompt(made, tmp_path):
     np.testing.assert_allclose(found, letters[0], rtol=2**-8, atol=1e-6)
 
 
+@pytest.mark.parametrize("prompt", ["x" * 100_000, "a \ud83d b"])
+def test_what_no_encoder_reads_of_a_prompt_is_looked_at_too(made, tmp_path, prompt):
+    config = configs.load(str(made[0]))
+    config.text.use = ("letters",)
+    with pytest.raises(UsageError, match="100000 characters|half of a surrogate pair"):
+        make_reader(config, tmp_path)([prompt])
+
+
+def test_an_encoder_that_is_not_there_is_missed_before_an_autoencoder_is_trained(made, tmp_path):
+    flags = ["--config.autoencoder.run=", "--config.text.encoders.letters.path=/nowhere"]
+    with pytest.raises(UsageError, match="letters.path=/nowhere: correct it"):
+        train.main([f"--config={made[0]}", f"--workdir={tmp_path}/run", *flags])
+    assert not (tmp_path / "run" / "config.json").exists() and not (tmp_path / "run" / "autoencoder_run").exists()
+
+
+def test_a_cache_is_not_made_of_a_cache(made, tmp_path):
+    with pytest.raises(UsageError, match="encode makes a cache, and config.data.source=cache reads one"):
+        encode.main([f"--config={made[0]}", f"--out={tmp_path}/out", "--config.data.source=cache"])
+
+
 def test_a_run_makes_its_cache_before_it_trains_and_samples_with_its_towers(made, tmp_path):
     file, _ = made
     run = tmp_path / "run"

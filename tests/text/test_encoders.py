@@ -16,9 +16,11 @@ from vidflow.tasks.slimming import slim
 from vidflow.text import load_encoder, pretrained
 from vidflow.text.clip import longer
 from vidflow.text.pretrained import ROWS, digest
+from vidflow.text.t5 import T5Encoder
 
 TEXTS = published.TEXTS
 LENGTH = 40
+POSITIONS = "text_model.embeddings.position_embedding.weight"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,21 @@ def test_neither_the_others_of_a_call_nor_their_order_change_an_embedding(folder
         np.testing.assert_allclose(together[row][mask[row]], alone[own], atol=1e-5)
 
 
+def test_a_batch_has_no_more_rows_than_asked_for(folders):
+    rows = set()
+
+    def note(following, args, kwargs, context):
+        if isinstance(context.module, T5Encoder):
+            rows.add(args[0].shape[0])
+        return following(*args, **kwargs)
+
+    texts = [str(n) for n in range(41)]
+    with nn.intercept_methods(note):
+        found, _ = _encoder(folders, "t5", rows=24).encode(texts)
+    assert max(rows) == 24
+    np.testing.assert_allclose(found, _encoder(folders, "t5").encode(texts)[0], atol=1e-5)
+
+
 def test_no_text_is_no_row(folders):
     embeddings, mask = _encoder(folders, "t5").encode([])
     assert embeddings.shape == (0, 0, 32) and mask.shape == (0, 0)
@@ -87,11 +104,13 @@ def test_products_of_float32_are_not_rounded_where_they_would_be(folders, dtype,
 
 
 def test_a_stretched_table_of_positions_keeps_its_ends_and_lets_texts_be_longer(folders):
-    positions = published.tensors("clip")["text_model.embeddings.position_embedding.weight"]
+    positions = published.tensors("clip")[POSITIONS]
     stretched = longer(positions, 58)
     np.testing.assert_allclose(stretched[::3], positions, atol=1e-6)  # 58 - 1 = 3 (20 - 1)
     np.testing.assert_allclose(stretched[1], (2 * positions[0] + positions[1]) / 3, atol=1e-6)
-    _, mask = load_encoder(folders["clip"], tokens=58).encode(["a circle " * 100])
+    encoder = load_encoder(folders["clip"], tokens=58)
+    np.testing.assert_array_equal(encoder.params["params"]["position"], stretched)
+    _, mask = encoder.encode(["a circle " * 100])
     assert mask.sum() == 58
 
 
@@ -151,6 +170,9 @@ FIRST = "encoder.block.0.layer.0.SelfAttention.k.weight"
         (lambda f: _indexed(f, {"weight_map": []}), "index.json lists no tensors"),
         (lambda f: (f / "config.json").unlink(), "cannot be read"),
         (lambda f: _told(f, {"relative_attention_num_buckets": 2}), "describes what cannot be built"),
+        (lambda f: _told(f, {"vocab_size": "700"}), "a tower with vocabulary='700'"),
+        (lambda f: _told(f, {"num_layers": 0}), "a tower with layers=0"),
+        (lambda f: _told(f, {"feed_forward_proj": None}), "describes what cannot be built"),
         (lambda f: _told(f, {"vocab_size": 600}), "700 words and the encoder 600"),
         (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "of type 'llama': vidflow reads"),
         (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), "'relu': vidflow reads 'gated-gelu'"),
@@ -162,6 +184,23 @@ def test_a_folder_that_is_not_whole_says_what_is_wrong(tmp_path, spoil, why):
     spoil(folder)
     with pytest.raises(UsageError, match=why):
         load_encoder(folder)
+
+
+@pytest.mark.parametrize("shape", [(5, 32), (1, 32), (20, 20), (640,)])
+@pytest.mark.parametrize("tokens", [0, 58])
+def test_a_table_of_positions_of_another_shape_is_refused_where_it_is_stretched_too(tmp_path, shape, tokens):
+    folder = published.folder("clip", tmp_path / "clip")
+    _changed(folder, lambda t: t.update({POSITIONS: np.zeros(shape, np.float32)}))
+    with pytest.raises(UsageError, match=r"position_embedding.weight' is .* and config.json asks for \(20, 32\)"):
+        load_encoder(folder, tokens=tokens)
+
+
+@pytest.mark.parametrize("change", [{"max_position_embeddings": None}, {"text_config": None}, {"hidden_act": ["a"]}])
+def test_values_of_another_kind_in_the_config_of_a_clip_are_refused(tmp_path, change):
+    folder = published.folder("clip", tmp_path / "clip")
+    _told(folder, change)
+    with pytest.raises(UsageError, match="config.json describes"):
+        load_encoder(folder, tokens=58)
 
 
 def _indexed(folder, index):

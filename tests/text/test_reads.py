@@ -15,6 +15,8 @@ from vidflow.text.reads import quoted
         ('no mark, an open one "CAT', ""),
         ('"" " "', ""),
         ("the dog's bone", ""),
+        ("「a『b』c」", "a『b』c"),
+        ("«" * 20_000, ""),  # in a moment
     ],
 )
 def test_quoted_text_is_found(text, wanted):

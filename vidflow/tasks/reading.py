@@ -24,7 +24,7 @@ from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import make_mesh
 from vidflow.tasks.prompts import encoders_in_use
-from vidflow.text import byte_tokens, pretrained
+from vidflow.text import byte_tokens, pretrained, tokenizers
 from vidflow.text.reads import READS
 
 TEXT = "text"  # the folder of a run's own embeddings of its captions
@@ -37,6 +37,9 @@ class Reader(Protocol):
     """Prompts -> the text of a batch, a tree of arrays with a row for each."""
 
     def __call__(self, prompts: Sequence[str]) -> Any: ...
+
+    def check(self) -> None:
+        """Raises UsageError if captions, whatever they are, could not be read: before anything is made for a run."""
 
     def prepare(self, captions: Sequence[str]) -> None:
         """Sees to it that these can be read in training, or raises UsageError."""
@@ -64,6 +67,9 @@ class Bytes:
     def __call__(self, prompts: Sequence[str]) -> Any:
         return byte_tokens.tokenize([_written(self._config, prompt) for prompt in prompts], self._config.text.length)
 
+    def check(self) -> None:
+        pass
+
     def prepare(self, captions: Sequence[str]) -> None:
         for start in range(0, len(captions), AT_ONCE):
             self(captions[start : start + AT_ONCE])
@@ -80,10 +86,17 @@ class Embeddings:
         self._record = record
         self._known = learnt_from(record.parent) if record else {}
         self._caches: dict[str, TextCache] = {}
+        self._digests: dict[str, str] = {}
         self._new: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._encoders}
 
     def __call__(self, prompts: Sequence[str]) -> Any:
         return {name: self._read(name, prompts) for name in self._encoders}
+
+    def check(self) -> None:
+        """Raises UsageError: the run's own cache is to be made, and an encoder is not where the config says."""
+        for name in () if self._config.text.cache else self._encoders:
+            if not TextCache.exists(self._folder / name):
+                self._path(name)
 
     def prepare(self, captions: Sequence[str]) -> None:
         """Encodes those that the run's own cache lacks.
@@ -97,7 +110,8 @@ class Embeddings:
                     f"{self._folder} lacks the embeddings by '{name}' of {len(missing)} captions, '{missing[0][:60]}' "
                     "the first: run vidflow encode with this config."
                 )
-        self._complete(captions)
+        if not self._config.text.cache:
+            self._complete(captions)
         if self._record and not self._known:
             self._known = {name: cache.digest for name, cache in self._caches.items()}
             files.write_record(self._record, {"encoders": self._known})
@@ -187,7 +201,9 @@ class Embeddings:
         return path
 
     def _digest(self, name: str) -> str:
-        return pretrained.digest(self._path(name), **self._how(name))
+        if name not in self._digests:  # of gigabytes
+            self._digests[name] = pretrained.digest(self._path(name), **self._how(name))
+        return self._digests[name]
 
     def _tower(self, name: str) -> Encode:
         """The encoder, spread over the devices of this process; not kept, for others may want its memory."""
@@ -207,6 +223,7 @@ class Embeddings:
         reads = self._encoders[name].reads
         if reads not in READS:
             raise UsageError(f"config.text.encoders.{name}.reads='{reads}': use one of {', '.join(READS)}.")
+        tokenizers.check(prompt)  # what the encoder does not read of it, too
         return READS[reads](_written(self._config, prompt))
 
 

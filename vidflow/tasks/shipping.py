@@ -43,8 +43,11 @@ def ship(run: Path, folder: Path, recipe: str) -> None:
         provenance.pop(local, None)
     files.write_whole(folder / "provenance.json", json.dumps({**provenance, "recipe": recipe}, indent=2) + "\n")
     for name in (*run_folder.SCORES, reading.RECORD):
-        source = run / name
+        source, target = run / name, folder / name
+        if target.is_dir():  # of what was shipped there before
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
         if source.is_dir():
-            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+            shutil.copytree(source, target)
         elif source.exists():
-            shutil.copyfile(source, folder / name)
+            shutil.copyfile(source, target)

@@ -1,7 +1,7 @@
 """What encoding texts needs of a published folder: no decoder, no tower of images, and half the precision if wanted.
 
-UL2 is 20 billion parameters, half of them its encoder's. A tensor at a time is read, cast and kept until there are
-enough for a file, so memory does not grow with the model.
+UL2 is 20 billion parameters, half of them its encoder's. A tensor at a time is read in parts, cast and kept until there
+are enough for a file, so memory does not grow with the model.
 """
 
 import json
@@ -18,7 +18,8 @@ from vidflow.errors import UsageError
 from vidflow.text import pretrained, published, tokenizers
 from vidflow.text.tensors import LISTED, SINGLE, Tensors
 
-SHARE = 8  # a file written has at most this part of the largest file read
+SHARE = 8  # a file written has at most this part of the largest file read, or one tensor
+BLOCK = 2**24  # bytes that are read at a time
 
 
 def slim(folder: Path, out: Path, dtype: Any) -> int:
@@ -42,7 +43,7 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
         for left in out.glob("model-?????.safetensors"):  # by a call that was interrupted, perhaps of another dtype
             left.unlink()
         for name in sorted(weights.shapes):
-            value = weights.read(name).astype(dtype)
+            value = _cast(weights, name, dtype)
             if pending and sum(x.nbytes for x in pending.values()) + value.nbytes > limit:
                 _flush(out, pending, place)
             pending[weights.full_name(name)] = value
@@ -58,6 +59,19 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
     index = {"metadata": {"total_size": size}, "weight_map": place}
     files.write_whole(out / LISTED, json.dumps(index, indent=2) + "\n")
     return size
+
+
+def _cast(weights: Tensors, name: str, dtype: Any) -> np.ndarray:
+    """A tensor in another precision, read in parts: of a file the pages that are read count as memory meanwhile."""
+    shape = weights.shapes[name]
+    if not shape:
+        return weights.read(name).astype(dtype)
+    value = np.empty(shape, dtype)
+    rows = max(1, BLOCK // max(1, value[:1].nbytes))
+    for start in range(0, len(value), rows):
+        stop = min(start + rows, len(value))
+        value[start:stop] = weights.read(name, slice(start, stop))
+    return value
 
 
 def _flush(out: Path, pending: dict[str, np.ndarray], place: dict[str, str]) -> None:

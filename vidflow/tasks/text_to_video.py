@@ -56,6 +56,8 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     """
     make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
     check_sampling(config)
+    reader = make_reader(config, workdir)
+    reader.check()
     if not config.autoencoder.run:
         program.check(config.autoencoder.train)
     data = config.data
@@ -67,7 +69,6 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     else:
         _check_cache(cached, config, autoencoder)
     latents = LatentsSource(workdir / "latents") if cached is None else cached
-    reader = make_reader(config, workdir)
     hosts.on_first(reader.prepare, latents.captions)
 
     def finish(params: Any) -> None:

@@ -13,7 +13,7 @@ from vidflow.errors import UsageError
 from vidflow.text.tensors import Tensors
 
 Index = tuple[slice, ...]
-Change = Callable[[np.ndarray], np.ndarray]
+Change = tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]
 
 
 def read(
@@ -32,7 +32,7 @@ def read(
       weights: the tensors.
       dtype: of the parameters.
       shardings: a tree of them as `like`; None: the first device.
-      changes: of a parameter -> what is done to its tensor.
+      changes: of a parameter -> the shape of its tensor, if that is another, and what is done to it.
 
     Raises:
       UsageError: a tensor that is missing, left over or of another shape; names the first.
@@ -61,8 +61,8 @@ def _reader(
     for name in stack:
         if name not in weights.shapes:
             raise UsageError(f"The weights at {weights.folder} have no tensor '{name}', which config.json asks for.")
-        found, asked = weights.shapes[name], shape[::-1] if turned else shape
-        if change is None and found != asked:
+        found, asked = weights.shapes[name], change[0] if change else shape[::-1] if turned else shape
+        if found != asked:
             raise UsageError(
                 f"The weights at {weights.folder} are of another layout: '{name}' is {found} and config.json asks for "
                 f"{asked}."
@@ -70,14 +70,14 @@ def _reader(
 
     def one(name: str, index: Index) -> np.ndarray:
         if change is not None:
-            return change(weights.read(name).astype(np.float32))[index]
+            return change[1](weights.read(name).astype(np.float32))[index]
         return weights.read(name, index[::-1]).T if turned else weights.read(name, index)
 
     return one
 
 
 def _alone(one: Callable[[str, Index], np.ndarray], stack: list[str], dtype: Any, index: Index) -> np.ndarray:
-    return one(stack[0], index).astype(dtype)
+    return one(stack[0], index).astype(dtype, copy=False)
 
 
 def _stacked(one: Callable[[str, Index], np.ndarray], stack: list[str], dtype: Any, index: Index) -> np.ndarray:

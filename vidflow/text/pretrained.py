@@ -98,7 +98,7 @@ class TextEncoder:
         for low in range(0, len(order), most):
             rows = order[low : low + most]
             length = min(-(-len(ids[rows[-1]]) // STEP) * STEP, self.tokens)
-            count = max(fewest, 1 << (len(rows) - 1).bit_length())  # a power of two: few of them are compiled
+            count = max(fewest, min(most, 1 << (len(rows) - 1).bit_length()))  # few sizes are compiled
             filled = [ids[row] for row in rows] + [ids[rows[0]]] * (count - len(rows))
             batch = tokenizers.padded(filled, length, self._tokenizer.padding)
             with jax.default_matmul_precision(self._products):
@@ -134,16 +134,13 @@ def load_encoder(
     config = files.read_json(f"{path}/config.json")
     family = published.family(config, path)
     weights = Tensors(path, family.prefixes, family.others)
-    try:
-        module = family.module(config, weights.shapes, dtype)
-    except KeyError as missing:
-        raise UsageError(f"{path}/config.json has no {missing}: take the whole folder of the model.") from None
+    module = _module(family, config, weights, dtype, path)
     trained, changes = T5_TOKENS, {}
     if isinstance(module, ClipText):
         trained = module.size.tokens
         if tokens > trained:
             module = module.clone(size=module.size._replace(tokens=tokens))
-            changes = {"position": partial(longer, tokens=tokens)}
+            changes = {"position": ((trained, module.size.width), partial(longer, tokens=tokens))}
     words = tokenizers.load(tokenizer_folder(path))
     if words.size > module.size.vocabulary:
         raise UsageError(
@@ -156,6 +153,23 @@ def load_encoder(
         raise UsageError(f"{path}/config.json describes what cannot be built ({error}): copy it again.") from None
     params = parameters.read(like, family.names, weights, dtype, place(like) if place else None, changes)
     return TextEncoder(module, params, words, tokens or trained, (rows if place else 1, rows))
+
+
+def _module(
+    family: published.Family, config: dict[str, Any], weights: Tensors, dtype: np.dtype, path: Any
+) -> T5Encoder | ClipText:
+    try:
+        module = family.module(config, weights.shapes, dtype)
+    except KeyError as missing:
+        raise UsageError(f"{path}/config.json has no {missing}: take the whole folder of the model.") from None
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"{path}/config.json describes what cannot be built ({error}): copy it again.") from None
+    for name, value in module.size._asdict().items():
+        whole = type(module.size).__annotations__[name] is int
+        fewest = 0 if name == "projection" else 1  # which not every CLIP has
+        if whole and (type(value) is not int or value < fewest):
+            raise UsageError(f"{path}/config.json describes a tower with {name}={value!r}: copy it again.")
+    return module
 
 
 def digest(path: Any, *, dtype: Any, tokens: int) -> str:

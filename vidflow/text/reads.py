@@ -6,7 +6,7 @@ Movie Gen gives ByT5, which sees characters, only the text between quotation mar
 import re
 from collections.abc import Callable
 
-QUOTED = re.compile(r'["“„＂]([^"“”＂]*)["“”＂]|«([^»]*)»|「([^」]*)」|『([^』]*)』')
+QUOTED = re.compile(r'["“„＂]([^"“”＂]*)["“”＂]|«([^«»]*)»|「([^「」]*)」|『([^『』]*)』')
 
 
 def prompt(text: str) -> str:

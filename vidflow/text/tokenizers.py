@@ -86,17 +86,22 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[li
     """Identifiers of each text, at most `length`.
 
     Raises:
-      UsageError: one text instead of several, one of more than `LONGEST` characters, or with half of a surrogate pair.
+      UsageError: one text instead of several, or as `check`.
     """
     if isinstance(texts, str):
         raise UsageError(f"'{texts[:40]}' is one text: encode a list of texts, [text] for a single one.")
     for text in texts:
-        if len(text) > LONGEST:
-            raise UsageError(
-                f"The prompt '{text[:40]}...' has {len(text)} characters: a prompt has at most {LONGEST}; shorten it."
-            )
-        byte_tokens.as_bytes(text)
+        check(text)
     return tokenizer(texts, length)
+
+
+def check(prompt: str) -> None:
+    """Raises UsageError: one of more than `LONGEST` characters, or with half of a surrogate pair."""
+    if len(prompt) > LONGEST:
+        raise UsageError(
+            f"The prompt '{prompt[:40]}...' has {len(prompt)} characters: a prompt has at most {LONGEST}; shorten it."
+        )
+    byte_tokens.as_bytes(prompt)
 
 
 def padded(ids: Sequence[Sequence[int]], length: int, padding: int) -> Tokens:
