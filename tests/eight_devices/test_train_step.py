@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vidflow import config as configs
+from vidflow.errors import UsageError
 from vidflow.parallel import rules
 from vidflow.parallel.mesh import batch_sharding, make_mesh
 from vidflow.tasks import text_to_video
@@ -83,3 +84,12 @@ def test_state_is_spread_over_the_devices():
         matrices = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2 and leaf.size > 1000]
         shares = [leaf.addressable_shards[0].data.size / leaf.size for leaf in matrices]
         assert max(shares) <= 1 / 2 and np.median(shares) <= 1 / 4
+
+
+def test_a_mesh_that_does_not_divide_is_refused_before_an_autoencoder_is_trained(tmp_path):
+    config = configs.load(EXPERIMENT)
+    config.mesh.update({"data": 4, "sequence": 2})
+    config.model.design.time = "in_context"
+    with pytest.raises(UsageError, match="33 tokens does not divide"):
+        text_to_video.build(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """The family of transformers: every design counts, hears what it is told, and learns with all its parameters."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from vidflow import settings
 from vidflow.errors import UsageError
 from vidflow.models import design as designs
 from vidflow.models import positions
+from vidflow.models.blocks import Block
 from vidflow.models.conditioning import Conditioning
 from vidflow.models.design import DIT, MOVIE_GEN
 from vidflow.models.dit import VideoTransformer
@@ -147,3 +149,20 @@ def test_configs_name_the_designs():
     wrong = ConfigDict(settings.movie_gen_design().to_dict() | {"norm": "rsm"})
     with pytest.raises(UsageError, match="config.model.design.norm 'rsm'; did you mean 'rms'"):
         designs.of(wrong)
+    with pytest.raises(UsageError, match="config.model.design.qknorm; did you mean 'qk_norm'"):
+        designs.of(ConfigDict({"qknorm": True}))
+
+
+@pytest.mark.parametrize(("design", "padded"), [({"text": "in_context"}, True), ({"time": "in_context"}, False)])
+def test_only_a_text_brings_padding_into_the_videos_sequence(design, padded):
+    found = set()
+
+    def note(following, args, kwargs, context):
+        if isinstance(context.module, Block):
+            found.add(context.module.padded)
+        return following(*args, **kwargs)
+
+    module = build(MOVIE_GEN._replace(**design))
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs()))
+    assert found == {padded}

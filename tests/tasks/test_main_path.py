@@ -240,6 +240,16 @@ def test_a_shipped_run_is_small_and_samples_nearly_the_same(smoke_run, tmp_path)
     assert np.abs(whole.astype(int) - half.astype(int)).mean() < 1.0  # float16 weights, 8-bit levels
 
 
+def test_a_run_samples_where_its_kernel_is_not(smoke_run, tmp_path):
+    shutil.copytree(smoke_run, tmp_path / "run")
+    config = run_folder.read_config(smoke_run)
+    config.model.kernel = "splash"
+    run_folder.write_config(tmp_path / "run", config)
+    options = {"seed": 0, "steps": 2, "guidance": 2.0, "frames": 8, "height": 32, "width": 32}
+    here, there = (generation.load(run)(["a red star"], **options) for run in (smoke_run, tmp_path / "run"))
+    np.testing.assert_array_equal(here, there)
+
+
 def test_a_run_that_is_not_finished_is_not_shipped(smoke_run, tmp_path):
     shutil.copytree(smoke_run, tmp_path / "run")
     (tmp_path / "run" / "finished.json").unlink()

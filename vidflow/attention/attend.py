@@ -16,9 +16,11 @@ from vidflow.axes import BATCH, SEQUENCE, TENSOR
 from vidflow.errors import UsageError
 
 KERNELS = {
-    "xla": Kernel(xla.attend, ("same", "earlier", "real", "all"), True, xla.forward, xla.backward),
-    "splash": Kernel(splash.attend, ("same", "real", "all")),
-    "cudnn": Kernel(cudnn.attend, ("real", "all")),
+    "xla": Kernel(
+        xla.attend, ("same", "earlier", "real", "all"), zeros=True, forward=xla.forward, backward=xla.backward
+    ),
+    "splash": Kernel(splash.attend, ("same", "real", "all"), platform="tpu"),
+    "cudnn": Kernel(cudnn.attend, ("real", "all"), platform="gpu"),
 }
 # How tokens are shared between devices: heads exchanged between neighbours or not, then keys between their rows.
 STRATEGIES = {
@@ -89,6 +91,25 @@ def attend(
     masks = None if mask is None else Mask(P(*queries[:2]), P(*keys[:2]), relation=mask.relation)
     shared = jax.shard_map(on_one_device, in_specs=(queries, keys, keys, masks), out_specs=queries, check_vma=False)
     return checkpoint_name(_blanked(shared(q, k, v, mask), mask, chosen), f"{label}_output")
+
+
+def runs_on(kernel: str, platform: str) -> bool:
+    """Whether devices of that platform ("cpu", "gpu", "tpu") have a kernel."""
+    return KERNELS[kernel].platform in (None, platform)
+
+
+def check(kernel: str, strategy: str | None, platform: str) -> None:
+    """What can be told of a choice before anything is traced.
+
+    Raises:
+      UsageError: an unknown kernel or strategy, a pair that cannot be, or a kernel that these devices have not.
+    """
+    _check(kernel, strategy, None)
+    if not runs_on(kernel, platform):
+        raise UsageError(
+            f"The attention kernel '{kernel}' is for devices of JAX's platform '{KERNELS[kernel].platform}', and these "
+            f"are '{platform}': set config.model.kernel = 'xla'."
+        )
 
 
 def _blanked(out: Float[Array, "B N K head"], mask: Mask | None, kernel: Kernel) -> Float[Array, "B N K head"]:

@@ -60,8 +60,13 @@ def of(config: ConfigDict) -> Design:
     """The design that a config's fields say. One that it lacks, because it is older than the field, is Movie Gen's.
 
     Raises:
-      UsageError: a word that a field does not know.
+      UsageError: a field that there is not, or a word that a field does not know.
     """
+    if unknown := [name for name in config if name not in Design._fields]:
+        raise UsageError(
+            f"Unknown config.model.design.{unknown[0]}; did you mean '{nearest(unknown[0], Design._fields)}'? There "
+            f"are {', '.join(Design._fields)}."
+        )
     said = {name: config[name] for name in Design._fields if name in config}
     for name, kind in get_type_hints(Design).items():
         words = get_args(kind)

@@ -81,7 +81,7 @@ class VideoTransformer(nn.Module):
         told = self._told(tokens.position, place, time, frame, across)
         if design.positions in ("first", "waves"):
             x = x + told.position
-        x = self._stack(tokens.packed, bool(within))(x, segment, told)[0][:, : grid.tokens]
+        x = self._stack(tokens.packed, design.text == "in_context")(x, segment, told)[0][:, : grid.tokens]
 
         head = ()
         if design.vectors:

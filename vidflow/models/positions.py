@@ -41,8 +41,8 @@ def _waves(place: Float[Array, "B N"], width: int) -> Float[Array, "B N D"]:
 
 
 def angles(position: Int[Array, "B N 3"], head: int) -> Float[Array, "B N half"]:
-    """The angles by which `rotate` turns the pairs of features of a head: an eighth of the pairs follow time, and the
-    rest height and width alike, as in HunyuanVideo (16, 56 and 56 of 128 features)."""
+    """The angles by which `rotate` turns the pairs of features of a head: an eighth of the pairs, or one, and
+    what is odd follow time, the rest height and width alike, as in HunyuanVideo (16, 56 and 56 of 128 features)."""
     pairs = head // 2
     spatial = (pairs - max(pairs // 8, 1)) // 2
     counts = (pairs - 2 * spatial, spatial, spatial)

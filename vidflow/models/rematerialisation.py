@@ -43,7 +43,8 @@ def policy(remat: str, saved: Sequence[str] = ()) -> Callable[..., bool] | None:
     """For `jax.checkpoint`; None for no rematerialisation.
 
     Raises:
-      UsageError: a word that is not in `CHOICES`, or "named" without names or with one that no tensor has.
+      UsageError: a word that is not in `CHOICES`; "named" without names or with one that no tensor has; names without
+        "named".
     """
     if remat not in CHOICES:
         raise UsageError(f"Unknown config.model.remat '{remat}': use one of {', '.join(CHOICES)}.")
@@ -53,6 +54,10 @@ def policy(remat: str, saved: Sequence[str] = ()) -> Callable[..., bool] | None:
         raise UsageError(
             f"Unknown tensor '{unknown[0]}' in config.model.saved; did you mean '{nearest(unknown[0], NAMES)}'? There "
             f"are {', '.join(NAMES)}."
+        )
+    if saved and remat != "named":
+        raise UsageError(
+            f"config.model.saved names tensors and config.model.remat is '{remat}': set it to 'named', or name none."
         )
     if remat == "none":
         return None

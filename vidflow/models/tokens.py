@@ -26,7 +26,8 @@ class Grid(NamedTuple):
 class Tokens:
     """A batch of token sequences: all a transformer knows of what its tokens are.
 
-    Packing, variable size and duration are values of these arrays; an unpacked batch is the case of one segment.
+    Packing, variable size and duration are values of these arrays; an unpacked batch, the only one that `patchify`
+    makes, is the case of one segment.
 
     Attributes:
       x: [B, N, D] features.

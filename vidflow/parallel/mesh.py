@@ -42,8 +42,10 @@ def whole_mesh(sizes: dict[str, int]) -> Mesh:
     """The mesh of `config.mesh` over all devices of all processes; an axis of -1 takes what the others leave.
 
     Raises:
-      UsageError: sizes whose product is not the number of devices.
+      UsageError: another axis, or sizes whose product is not the number of devices.
     """
+    if unknown := [axis for axis in sizes if axis not in axes.MESH]:
+        raise UsageError(f"config.mesh has no axis '{unknown[0]}': its axes are {', '.join(axes.MESH)}.")
     number, free = jax.device_count(), [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     left = number // fixed if free and fixed > 0 else 1

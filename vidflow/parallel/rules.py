@@ -30,7 +30,7 @@ def _table(embed: str | tuple[str, ...] | None) -> tuple[tuple[str, Any], ...]:
 
 # By the name that `config.rules` gives: the devices over which a parameter, its moments and its average lie in parts.
 # "everywhere" needs least memory; "fsdp" gathers and scatters less where a clip has several devices; "replicated" is
-# for small models, whose parameters each device keeps whole.
+# for small models, whose parameters each device keeps whole but for `tensor`.
 TABLES = {"everywhere": _table(("fsdp", "sequence")), "fsdp": _table("fsdp"), "replicated": _table(None)}
 DEFAULT = "everywhere"
 
@@ -71,7 +71,7 @@ def _dividing(place: NamedSharding, leaf: Any) -> NamedSharding:
         sizes = ", ".join(f"{axis}={size}" for axis, size in place.mesh.shape.items())
         raise UsageError(
             f"A parameter of shape {leaf.shape} does not divide over the mesh ({sizes}) by {place.spec}: choose a mesh "
-            "that does, or --config.rules=replicated."
+            "that does."
         ) from None
     return place
 
@@ -92,6 +92,20 @@ def in_force(table: str = DEFAULT) -> AbstractContextManager[None]:
     Raises:
       UsageError: a name that `TABLES` lacks.
     """
+    return nn.logical_axis_rules(_of(table))
+
+
+def spread(table: str) -> tuple[str, ...]:
+    """The axes of the mesh, beside `tensor`, over which that table lays a parameter in parts.
+
+    Raises:
+      UsageError: a name that `TABLES` lacks.
+    """
+    axes = dict(_of(table))["embed"]
+    return () if axes is None else (axes,) if isinstance(axes, str) else axes
+
+
+def _of(table: str) -> tuple[tuple[str, Any], ...]:
     if table not in TABLES:
         raise UsageError(f"Unknown config.rules '{table}': use one of {', '.join(TABLES)}.")
-    return nn.logical_axis_rules(TABLES[table])
+    return TABLES[table]

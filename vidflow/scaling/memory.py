@@ -5,8 +5,11 @@ The compiler has the last word: `vidflow.plan` compiles what these formulas choo
 working set, and what every layer keeps for the backward pass.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from vidflow.axes import DATA, FSDP, SEQUENCE, TENSOR
 from vidflow.models.sizes import Size
 from vidflow.scaling import flops
 
@@ -28,7 +31,8 @@ class Workload(NamedTuple):
       rows: clips in a batch.
       tokens, text_tokens: of a clip.
       gradient_bytes: of one number of a gradient.
-      model_flops: of the step, all rows, nothing computed again.
+      flops: of a clip, forward and backward, nothing computed again, by part of the model.
+      spread: the axes of the mesh, beside `tensor`, over which a parameter lies in parts.
       state_bytes: of a parameter, moments and average included, that rest in the memory of the devices.
     """
 
@@ -38,8 +42,14 @@ class Workload(NamedTuple):
     tokens: int
     text_tokens: int
     gradient_bytes: int
-    model_flops: float
+    flops: Mapping[str, float]
+    spread: tuple[str, ...] = (FSDP, SEQUENCE)
     state_bytes: int = STATE_BYTES
+
+    @property
+    def model_flops(self) -> float:
+        """Of the step."""
+        return self.rows * sum(self.flops.values())
 
 
 class Layout(NamedTuple):
@@ -54,12 +64,16 @@ class Layout(NamedTuple):
 
     @property
     def mesh(self) -> dict[str, int]:
-        return {"data": self.data, "fsdp": self.fsdp, "sequence": self.sequence, "tensor": self.tensor}
+        return {DATA: self.data, FSDP: self.fsdp, SEQUENCE: self.sequence, TENSOR: self.tensor}
+
+    def over(self, axes: Iterable[str]) -> int:
+        """Devices along some axes of the mesh."""
+        return math.prod(self.mesh[axis] for axis in axes)
 
 
 def bytes_per_device(work: Workload, layout: Layout) -> float:
     """Of main memory that a device needs at the peak of a step."""
-    shards = layout.fsdp * layout.sequence * layout.tensor
+    shards = layout.over(work.spread) * layout.tensor
     d, f, layers = work.size.width, work.size.feed_forward, work.size.layers
     rows = work.rows / (layout.data * layout.fsdp * layout.microbatches)
     tokens = rows * work.tokens / (layout.sequence * layout.tensor)
@@ -76,23 +90,23 @@ def bytes_per_device(work: Workload, layout: Layout) -> float:
 
 
 def bytes_sent(work: Workload, layout: Layout) -> float:
-    """By a device in a step: kernels gathered twice and their gradients scattered once for each microbatch, tokens and
-    heads exchanged, tokens gathered and scattered over `tensor`."""
-    shards, d = layout.fsdp * layout.sequence, work.size.width
+    """By a device in a step: kernels gathered twice and their gradients scattered once for each microbatch, and these
+    summed over the axes along which parameters are whole; tokens and heads exchanged, tokens gathered and scattered
+    over `tensor`."""
+    shards, d = layout.over(work.spread), work.size.width
+    whole = layout.over({DATA, FSDP, SEQUENCE} - set(work.spread))
     kernels = 2 * work.parameters / layout.tensor * (1 - 1 / shards)
     rows = work.rows / (layout.data * layout.fsdp)
     tokens = 2 * rows * work.tokens * d / (layout.sequence * layout.tensor)
     exchanged = 12 * tokens * (1 - 1 / layout.sequence) * work.size.layers
     gathered = 18 * tokens * (layout.tensor - 1) * work.size.layers
-    state = 0 if layout.data == 1 else 2 * work.gradient_bytes * work.parameters / (shards * layout.tensor)
+    state = 0 if whole == 1 else 2 * work.gradient_bytes * work.parameters / (shards * layout.tensor)
     return 3 * kernels * layout.microbatches + exchanged + gathered + state
 
 
-def recomputed(work: Workload, remat: str, features: int) -> float:
+def recomputed(work: Workload, remat: str) -> float:
     """FLOPs of a step that are done a second time, all devices together."""
     share = {"none": 0.0, "matmuls": 0.0, "named": 0.0, "attention": 1.0, "full": 1.0, "offload": 1.0}[remat]
-    parts = flops.transformer(
-        work.size, tokens=work.tokens, text_tokens=work.text_tokens, text_width=work.size.width, features=features
-    )
-    kept = parts.attention if remat == "attention" else 0
-    return share * work.rows * (sum(parts) - kept)
+    kept = ("text_encoder", "attention") if remat == "attention" else ("text_encoder",)
+    again = sum(value for part, value in work.flops.items() if part not in kept)
+    return share * work.rows * again / (1 + flops.BACKWARD)

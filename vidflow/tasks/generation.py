@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from vidflow import axes
+from vidflow.attention import attend
 from vidflow.autoencoders.latents import Compression
 from vidflow.errors import UsageError
 from vidflow.flow import targets
@@ -184,7 +185,10 @@ def load(run: Path, mesh: Mesh | None = None) -> Generator:
         raise UsageError(f"{run} holds neither weights nor checkpoints yet: train it first.")
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, tiles)
-    boxed, mesh = abstract_params(config, autoencoder.compression), mesh or make_mesh()
+    mesh = mesh or make_mesh()
+    if not attend.runs_on(config.model.kernel, mesh.devices.flat[0].platform):
+        config.model.kernel = "xla"  # the same function by what every device has
+    boxed = abstract_params(config, autoencoder.compression)
     weights.check_shapes(params, rules.unbox(boxed), run)
     with rules.in_force(config.get("rules", rules.DEFAULT)):
         params = jax.tree.map(hosts.spread, params, rules.shardings(boxed, mesh))

@@ -1,7 +1,6 @@
 """Which mesh, rematerialisation and microbatches a text-to-video step should have on a slice, by closed formula."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -45,7 +44,8 @@ def workload(config: ConfigDict) -> Workload:
         tokens=text_to_video.check_grid(config, shape).tokens,
         text_tokens=text_to_video.prompts_of(config).tokens,
         gradient_bytes=4 if config.gradient_dtype == "float32" else 2,
-        model_flops=learner.flops_per_row * config.batch_size,
+        flops=learner.flops,
+        spread=rules.spread(config.get("rules", rules.DEFAULT)),
         state_bytes=memory.STATE_BYTES - memory.PART_BYTES * len(config.get("host_memory", ())),
     )
 
@@ -77,8 +77,7 @@ def candidates(config: ConfigDict, slice_: Slice, *, free: bool) -> list[Candida
 def estimate(config: ConfigDict, work: Workload, layout: Layout, slice_: Slice) -> Candidate:
     """One layout by the formulas of `scaling.memory`."""
     chip = slice_.generation
-    features = math.prod(config.model.patch) * config.autoencoder.train.model.channels
-    compute = (work.model_flops + memory.recomputed(work, layout.remat, features)) / (slice_.devices * chip.flops)
+    compute = (work.model_flops + memory.recomputed(work, layout.remat)) / (slice_.devices * chip.flops)
     sent = memory.bytes_sent(work, layout) / chip.ici_bandwidth
     return Candidate(layout, memory.bytes_per_device(work, layout), compute + sent)
 
@@ -112,6 +111,6 @@ def _divides(config: ConfigDict, work: Workload, layout: Layout, slices: int) ->
         work.rows % (groups * layout.microbatches) == 0
         and work.tokens % ways == (work.tokens + joined) % ways == 0
         and work.size.heads % (ways if config.model.get("strategy") == "ulysses" else layout.tensor) == 0
-        and work.size.width % (layout.fsdp * layout.sequence) == 0
+        and work.size.width % layout.over(work.spread) == 0
         and groups % slices == 0
     )

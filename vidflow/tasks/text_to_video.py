@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from vidflow.attention import attend
 from vidflow.choices import imported
 from vidflow.data.latents_cache import LatentsSource
 from vidflow.errors import UsageError
@@ -54,17 +55,21 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
       UsageError: latents of another autoencoder or of other clips, sizes beyond the position tables or not divisible,
         captions too long, or embeddings that a shared cache lacks.
     """
-    make_objective(make_model(config), config)  # refuses what cannot be before an autoencoder is trained for it
+    # Refuses what cannot be before an autoencoder is trained for it.
+    attend.check(config.model.kernel, config.model.get("strategy"), jax.default_backend())
+    make_objective(make_model(config), config)
     check_sampling(config)
     reader = make_reader(config, workdir)
     reader.check()
+    data = config.data
     if not config.autoencoder.run:
         program.check(config.autoencoder.train)
-    data = config.data
+        program.check_step(config, outline(config))
     cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
-    check_grid(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
+    learner = _learner(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
     if cached is None:
+        program.check_step(config, learner)
         hosts.on_first(encode_clips, data, config.seed, autoencoder, workdir / "latents")
     else:
         _check_cache(cached, config, autoencoder)
@@ -74,7 +79,7 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     def finish(params: Any) -> None:
         weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
 
-    return loop.Task(_learner(config, latents.latent_shape), _Captioned(latents, reader), finish)
+    return loop.Task(learner, _Captioned(latents, reader), finish)
 
 
 def _open_cache(path: str) -> LatentsSource:

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidflow import limits
+from vidflow.errors import UsageError
 from vidflow.parallel import compiling, rules
 from vidflow.parallel.mesh import batch_sharding, check_batch, whole_mesh
 from vidflow.training import state as states
@@ -69,7 +70,7 @@ def check(config: ConfigDict) -> None:
 
     Raises:
       UsageError: a value beyond its limit, a mesh that these devices do not give, a batch that does not divide over it,
-        an unknown optimizer, decay or dtype of gradients.
+        an unknown optimizer, decay or dtype of gradients, or one that the model does not compute in.
     """
     limits.check(config)
     mesh = whole_mesh(config.mesh.to_dict())
@@ -78,6 +79,26 @@ def check(config: ConfigDict) -> None:
     make_optimizer(config.optimizer, {})
     learning_rate(config.optimizer, config.steps)
     matrices_as(config.gradient_dtype, {})
+    if config.gradient_dtype == "bfloat16" and config.get("model", {}).get("dtype") == "float32":
+        raise UsageError(
+            "config.gradient_dtype is bfloat16, to which matrices are rounded, and config.model.dtype float32, in "
+            "which a model is sampled: set both to the same."
+        )
+
+
+def check_step(config: ConfigDict, learner: Learner) -> None:
+    """Traces a step that several devices share; on one there is nothing to divide.
+
+    Raises:
+      UsageError: tokens, heads or widths that do not divide over the mesh, or what `make_program` refuses.
+    """
+    mesh = whole_mesh(config.mesh.to_dict())
+    if mesh.size == 1:
+        return
+    with rules.in_force(config.get("rules", rules.DEFAULT)):
+        made = make_program(config, learner, mesh)
+        with jax.set_mesh(mesh):
+            jax.eval_shape(made.step, made.state, made.batch, made.given(0))
 
 
 def make_program(config: ConfigDict, learner: Learner, mesh: Mesh) -> Program:

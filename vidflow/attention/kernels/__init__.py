@@ -13,11 +13,13 @@ class Kernel(NamedTuple):
         while it is dense, nothing is, and rematerialisation computes all of it again.
       relations: those of `Mask` that it serves.
       zeros: whether a query that sees nothing gets zeros; if not, `attend` sees to it.
+      platform: of the devices that it is for, as JAX names it; None: any.
       forward, backward: as in `kernels.xla`, for strategies that see the keys block by block; None if it has no such.
     """
 
     attend: Callable[..., Any]
     relations: tuple[str, ...]
     zeros: bool = False
+    platform: str | None = None
     forward: Callable[..., Any] | None = None
     backward: Callable[..., Any] | None = None

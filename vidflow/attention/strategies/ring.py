@@ -1,8 +1,9 @@
 """Ring attention: keys and values travel around, one block at a time (Liu et al. 2023, arXiv:2310.01889).
 
-No device ever holds more than two blocks of keys. The result is put together with the log-sum-exp of each block's
-logits (online softmax); the backward pass sends keys, values and their gradients around once more and recomputes each
-block's weights from the final log-sum-exp, so nothing of size N is kept but queries, keys, values and the result.
+Beside its own keys no device holds more than two blocks of them. The result is put together with the log-sum-exp of
+each block's logits (online softmax); the backward pass sends keys, values and their gradients around once more and
+recomputes each block's weights from the final log-sum-exp, so nothing of size N is kept but queries, keys, values and
+the result.
 """
 
 from functools import partial
