@@ -190,6 +190,7 @@ def test_a_run_starts_from_an_image_autoencoder(tmp_path):
     folder = published.write("image_without_quant_conv", tmp_path / "image")
     flags = [f"--config={ROOT}/experiments/moviegen/autoencoder.py:smoke", f"--config.init_from={folder}"]
     flags += ["--config.model.widths=8,8,16,16", "--config.model.blocks=1", "--config.model.attention=true"]
+    flags += ["--config.model.hinted=true"]
     flags += ["--config.model.groups=4", "--config.model.channels=4", "--config.optimizer.learning_rate=0"]
     train.main([*flags, "--config.steps=1", f"--workdir={tmp_path / 'run'}", "--config.data.frames=1"])
     trained = frozen_autoencoder.load(tmp_path / "run" / "autoencoder")

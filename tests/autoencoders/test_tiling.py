@@ -56,6 +56,19 @@ def test_encoding_in_tiles_pads_and_blends_mean_and_variance():
     np.testing.assert_allclose(tiled.logvar, whole.logvar, atol=1e-6)
 
 
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_a_latent_that_has_seen_one_frame_of_its_four_does_not_count(overlap):
+    def pooled(video):
+        """Of a causal encoder: the first frame by itself, then four at a time."""
+        first, rest = video[:, :1], video[:, 1:].reshape(video.shape[0], -1, 4, *video.shape[2:]).mean(axis=2)
+        mean = jnp.concatenate([first, rest], axis=1)[:, :, ::8, ::8]
+        return Posterior(mean, mean)
+
+    video = jax.random.normal(jax.random.key(0), (1, 41, 8, 8, 3))
+    found = tiling.encode(pooled, video, CAUSAL, Tiles((4, 1, 1), (overlap, 0, 0)))
+    np.testing.assert_allclose(found.mean, pooled(video).mean, atol=1e-6)
+
+
 def test_the_blend_is_linear_in_pixels():
     """Each tile decodes to its own number; between two of them the picture goes straight from one to the other."""
     z = jnp.arange(6.0).reshape(1, 1, 1, 6, 1).repeat(3, axis=-1)

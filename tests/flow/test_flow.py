@@ -93,6 +93,19 @@ def test_a_solver_that_asks_at_the_last_time_is_refused_where_the_target_says_no
     flow_parts.check_sampling(config)
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm_solver", "unipc", "euler_maruyama"])
+@pytest.mark.parametrize("target", ["rotation", "edm", "data"])
+def test_a_solver_that_needs_what_the_path_does_not_tell_is_refused(solver, target):
+    """Along a polynomial path nothing moves at t = 0."""
+    config = settings.of_a_generator()
+    config.flow.path, config.flow.target, config.sampling.solver = "polynomial", target, solver
+    config.sampling.end = 0.999
+    with pytest.raises(UsageError, match=f"solver={solver} takes the velocity apart.*config.sampling.start"):
+        flow_parts.check_sampling(config)
+    config.sampling.start = 0.01
+    flow_parts.check_sampling(config)
+
+
 def test_mode_gathers_in_the_middle_or_at_the_ends():
     spread = [float(jnp.abs(drawn(times.mode(scale)) - 0.5).mean()) for scale in (1.29, 0.0, -0.9)]
     assert spread[0] < 0.2 < 0.25 - 0.01 < spread[1] < 0.26 < spread[2]
@@ -290,6 +303,9 @@ def test_guidance_oscillates_from_a_step_on():
     guided = guidance.classifier_free(Told(), TWO, ONE, guidance.oscillating(4.0, t, other=1.0, first=2))
     found = [float(guided(X, jnp.float32(now))[0, 0]) for now in t[:-1]]
     assert found == [5.0, 5.0, 5.0, 2.0, 5.0, 2.0]
+    within = [float(guided(X, jnp.float32(now))[0, 0]) for now in 0.5 * (t[:-1] + t[1:])]
+    summed = [float(guided(X, jnp.float32(now - 1e-6))[0, 0]) for now in t[1:-1]]
+    assert within == found and summed == found[1:]
 
 
 def test_rescaled_guidance_has_the_deviation_of_the_condition():

@@ -31,6 +31,13 @@ def test_student_interval_of_a_textbook_case():
     assert mean - low == pytest.approx(high - mean)
 
 
+def test_shares_that_differ_by_rounding_alone_are_the_same():
+    thirds = [1 / 3, 2 / 3, 1.0, 1 / 3, 0.0, 2 / 3, 1 / 3] * 9
+    one, other = np.mean(thirds), np.mean(sorted(thirds)) + np.spacing(0.5)
+    assert one != other
+    assert intervals.share([one, other, one], 64)[1:3] == pytest.approx(intervals.share([one] * 3, 64)[1:3])
+
+
 def test_psnr_of_a_constant_error():
     a = np.full((2, 4, 4, 3), 100, np.uint8)
     b = a.copy()

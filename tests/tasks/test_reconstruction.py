@@ -25,9 +25,15 @@ def waves(frames=9, size=32):
     return video[None].astype(np.uint8)
 
 
-def test_the_floor_stores_no_more_numbers_than_there_are_latents():
+def test_the_floor_stores_no_more_numbers_than_there_are_latents(monkeypatch):
     """With as many numbers as pixels it is nearly the video; with fewer it is worse, never better."""
-    video, errors = waves(), []
+    video, errors, stored, through = waves(), [], [], reconstruction._through
+
+    def counted(videos, small):
+        stored.append(videos.shape[1] * small[0] * small[1] * 3)
+        return through(videos, small)
+
+    monkeypatch.setattr(reconstruction, "_through", counted)
     for compression in (
         Compression(1, 1, 1, 3),
         Compression(1, 4, 4, 12),
@@ -36,6 +42,8 @@ def test_the_floor_stores_no_more_numbers_than_there_are_latents():
     ):
         again = reconstruction.floor(compression)(video)
         assert again.shape == video.shape and again.dtype == np.uint8
+        most = np.prod(compression.latent_shape(*video.shape[1:4]))
+        assert 0.5 * most < stored[-1] <= most
         errors.append(np.abs(again.astype(int) - video).mean())
     assert errors[0] < 1 and errors == sorted(errors) and errors[-1] > 10
 

@@ -258,7 +258,7 @@ def _hunyuan_name(place: str, config: dict[str, Any]) -> str:
 
 
 def _image_name(place: str, config: dict[str, Any]) -> str | None:
-    if "/temporal/" in place or "/time_" in place:
+    if any(part in place for part in ("/temporal/", "/time_", "/hint_")):  # of what pictures have not
         return None
     levels = len(config["block_out_channels"])
     name = _name(

@@ -148,11 +148,13 @@ def _axis(length: int, size: int, overlap: int, stride: int, first_alone: bool) 
     starts = np.round(np.linspace(0, length - size, count)).astype(int)
     # Latent k of a causal autoencoder ends with frame k * stride, and the first latent of a tile is one frame.
     pixel_size = 1 + (size - 1) * stride if first_alone else size * stride
-    return Axis(starts, starts * stride, size, pixel_size, _fade(starts, size), _fade(starts * stride, pixel_size))
+    latent_weight = _fade(starts, size, knows_first=not first_alone)
+    return Axis(starts, starts * stride, size, pixel_size, latent_weight, _fade(starts * stride, pixel_size))
 
 
-def _fade(starts: np.ndarray, size: int) -> np.ndarray:
-    """[tiles, size]: linear from tile to tile where they overlap, and 1 elsewhere."""
+def _fade(starts: np.ndarray, size: int, knows_first: bool = True) -> np.ndarray:
+    """[tiles, size]: linear from tile to tile where they overlap, and 1 elsewhere. If not `knows_first`, a tile's first
+    latent, which stands for more frames than it has seen, counts in the first tile alone."""
     weight = np.ones((len(starts), size))
     places = np.arange(size) + 0.5
     for tile in range(len(starts) - 1):
@@ -160,6 +162,8 @@ def _fade(starts: np.ndarray, size: int) -> np.ndarray:
         if shared > 0:
             weight[tile + 1] *= np.clip(places / shared, 0, 1)
             weight[tile] *= np.clip((size - places) / shared, 0, 1)
+    if not knows_first:
+        weight[1:, 0] = 0
     total = np.zeros(starts[-1] + size)
     for start, own in zip(starts, weight, strict=True):
         total[start : start + size] += own

@@ -66,7 +66,7 @@ def respaced(diffusion: Diffusion, steps: int) -> Diffusion:
     """
     levels = len(diffusion.alpha_bar)
     if not 2 <= steps <= levels:
-        raise UsageError(f"DDPM of {levels} levels is sampled in 2 to {levels} steps, not {steps}: correct --steps.")
+        raise UsageError(f"DDPM of {levels} levels is sampled in 2 to {levels} steps, not {steps}.")
     kept = np.round(np.linspace(0, levels - 1, steps)).astype(int)
     return Diffusion(diffusion.alpha_bar[kept], diffusion.time[kept])
 

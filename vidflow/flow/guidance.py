@@ -16,6 +16,7 @@ from vidflow.errors import UsageError
 from vidflow.flow.solvers import Times, Velocity
 
 Model = Callable[[Float[Array, "B ..."], Float[Array, ""], Any], Float[Array, "B ..."]]
+ROUNDING = 1e-2  # of a step, by which the time that a solver has added up may lack to the next
 Scale = float | Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
@@ -72,12 +73,13 @@ def interval(scale: float, low: float = 0.1, high: float = 0.9) -> Scale:
 
 
 def oscillating(scale: float, times: Times, other: float = 1.0, first: int = 0) -> Scale:
-    """`scale` and `other` by turns from step `first` on, as Open-Sora 2.0 does with its image guidance; for solvers
-    that evaluate at the `times` alone."""
-    middles = jnp.asarray(0.5 * (np.asarray(times[:-1]) + np.asarray(times[1:])), jnp.float32)
+    """`scale` and `other` by turns from step `first` on, as Open-Sora 2.0 does with its image guidance: each from one
+    of the `times` up to the next."""
+    times = np.asarray(times)
+    starts = jnp.asarray(times[1:-1] - ROUNDING * np.diff(times)[:-1], jnp.float32)
 
     def at(t: Float[Array, ""]) -> Float[Array, ""]:
-        step = jnp.searchsorted(middles, t.astype(jnp.float32))
+        step = jnp.searchsorted(starts, t.astype(jnp.float32), side="right")
         return jnp.where((step >= first) & ((step - first) % 2 == 1), other, scale)
 
     return at

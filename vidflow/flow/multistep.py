@@ -45,7 +45,8 @@ def dpm_solver(path: Path) -> Solver:
 
 
 def unipc(path: Path) -> Solver:
-    """UniPC-2 with B(h) = exp(h) - 1, third order, one evaluation a step (Zhao et al. 2023, algorithms 5 and 6).
+    """UniPC-2 with B(h) = exp(h) - 1, one evaluation a step (Zhao et al. 2023, algorithms 5 and 6): third order where
+    log(alpha / sigma) is finite and no step leaps, second from pure noise to pure data.
 
     Its predictor is DPM-Solver++(2M)'s step; the next evaluation also corrects the step that led to it.
     """

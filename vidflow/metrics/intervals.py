@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+ROUNDING = 1e-12  # of the mean: sums in another order differ by less
+
 
 class Interval(NamedTuple):
     """A mean, the ends of its 95% interval, and the number of values behind it."""
@@ -33,7 +35,7 @@ def proportion(values: Sequence[float] | np.ndarray, independent: int | None = N
 def mean(values: Sequence[float] | np.ndarray) -> Interval:
     """Mean of real values, with Student's interval. Its ends are not numbers where all values are equal, or there is
     but one: nothing is known of their spread."""
-    if np.ptp(values) == 0:
+    if np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
         return Interval(float(values[0]), np.nan, np.nan, len(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     return Interval(float(np.mean(values)), float(low), float(high), len(values))

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
@@ -17,7 +18,8 @@ from vidflow import config as configs
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.data import video
 from vidflow.data.latents_cache import LatentsSource
-from vidflow.data.sources import make_source, to_bytes, to_float
+from vidflow.data.pipeline import Source
+from vidflow.data.sources import clips_at_once, is_held_out, make_source, to_bytes, to_float
 from vidflow.errors import UsageError
 from vidflow.metrics import intervals
 from vidflow.metrics.intervals import Interval
@@ -77,14 +79,14 @@ def _parts_of(config: ConfigDict) -> Sequence[str]:
 
 
 def autoencoder_scores(
-    autoencoder: FrozenAutoencoder, data: ConfigDict, seed: int, clips: int, judges: Judges
+    autoencoder: FrozenAutoencoder, source: Source, data: ConfigDict, seed: int, clips: int, judges: Judges
 ) -> tuple[Protocol, Scores]:
     """`autoencoder/psnr` and so on, and `floor/psnr` and so on (see `tasks.reconstruction`), and what they are of.
 
-    On bounce the clips are held out, and the reader's own accuracy on them and on their reconstructions comes along as
-    `reader/ground_truth/*` and `reader/reconstruction/*`. Of a folder without a `test_path` the first clips are used.
+    `source` is the test split of `data`. On bounce its clips are held out, and the reader's own accuracy on them and on
+    their reconstructions comes along as `reader/ground_truth/*` and `reader/reconstruction/*`. Of a folder without a
+    `test_path` the first clips are used.
     """
-    source = make_source(data, seed=seed, split="test")
     codec, tiles = partial(reconstruct, autoencoder), autoencoder.tiles
     said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, seed, clips, judges, tiles)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
@@ -102,7 +104,8 @@ def reconstruct(
 ) -> UInt8[np.ndarray, "B T H W 3"]:
     """Encoded and decoded, in batches."""
     frames, size = videos.shape[1], videos.shape[2:4]
-    parts = [videos[low : low + BATCH] for low in range(0, len(videos), BATCH)]
+    batch = clips_at_once(frames, *size, most=BATCH)
+    parts = [videos[low : low + batch] for low in range(0, len(videos), batch)]
     return np.concatenate([autoencoder.decode(autoencoder.encode(part), frames, size) for part in parts])
 
 
@@ -259,21 +262,21 @@ def evaluate(
     data = data_of(config)
     own = config.autoencoder.train if "autoencoder" in config else config
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, frozen_autoencoder.make_tiles(own.tiles))
+    held_out = cache(lambda: make_source(data, seed=config.seed, split="test"))  # a folder is looked through once
     said, scores = None, {}
     if "autoencoder" in parts:
-        said, scores = autoencoder_scores(autoencoder, data, config.seed, clips, judges)
+        said, scores = autoencoder_scores(autoencoder, held_out(), data, config.seed, clips, judges)
     generator = generation.load(run, mesh) if {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
-        held_out = make_source(data, seed=config.seed, split="test")
-        count, compression = min(clips, len(held_out)), autoencoder.compression
+        count, compression = min(clips, len(held_out())), autoencoder.compression
         said = reconstruction.protocol(data, config.seed, count, compression, autoencoder.tiles)
-        scores |= validation.flow_loss(generator, held_out, clips)
+        scores |= validation.flow_loss(generator, held_out(), clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
             generated, samples = generator_scores(generator, data, prompts, seeds)
             scores |= generated
         else:
-            source = make_source(data, seed=config.seed)
+            source = make_source(data, seed=config.seed) if is_held_out(data) else held_out()
             captions = [source[index]["caption"] for index in range(min(len(source), SHOWN))]
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
         hosts.on_first(write_samples, run, samples, data.fps)
@@ -293,8 +296,9 @@ def evaluate_published(
     model = autoencoders.load(folder, tiles)
 
     def codec(videos: UInt8[np.ndarray, "B T H W 3"]) -> UInt8[np.ndarray, "B T H W 3"]:
-        z = model.encode(to_float(videos)).mean
-        return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
+        with jax.default_matmul_precision("highest"):  # float32, on whatever it runs
+            z = model.encode(to_float(videos)).mean
+            return to_bytes(np.asarray(model.decode(z, videos.shape[1], videos.shape[2:4])))
 
     source = make_source(data, seed=seed, split="test")
     return reconstruction.compare(codec, model.compression, source, data, seed, clips, judges, tiles)

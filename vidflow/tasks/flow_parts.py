@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vidflow.choices import choose, options
+from vidflow.errors import UsageError
 from vidflow.flow import (
     adaptive,
     couplings,
@@ -105,9 +106,19 @@ def check_sampling(config: ConfigDict) -> None:
     sampling, times = config.sampling, make_sampling_times(config, config.sampling.steps)
     make_scale(sampling, sampling.guidance, times)
     solver = make_solver(sampling, make_path(config.flow), jax.random.split(jax.random.key(0), 1))
-    # A field that has no value at the last time shows whether the solver asks for it there.
-    x = jax.jit(lambda x: solver(lambda x, t: jnp.where(t < times[-1], x, jnp.nan), x, times))(jnp.zeros((1, 1)))
-    if not jnp.isfinite(x).all():
+
+    def is_solved(last: float) -> bool:
+        """Whether a field that has this value at the last time, and is finite before, gives a finite sample."""
+        x = jax.jit(lambda x: solver(lambda x, t: jnp.where(t < times[-1], x, last), x, times))(jnp.zeros((1, 1)))
+        return bool(jnp.isfinite(x).all())
+
+    if not is_solved(0.0):
+        raise UsageError(
+            f"config.sampling.solver={sampling.solver} takes the velocity apart into datum and noise, which the path "
+            f"{config.flow.path} does not allow at some of these times: set config.sampling.start a little inside, or "
+            "take another solver."
+        )
+    if not is_solved(jnp.nan):  # it asks for the velocity there
         targets.check(make_target(config.flow), make_path(config.flow), times[-1:])
 
 

@@ -79,6 +79,11 @@ def _check_levels(model: ConfigDict) -> None:
                 f"config.model.{name} has {len(model[name])} strides and config.model.widths {steps + 1} levels: give "
                 "a stride between each two of them."
             )
+    if model.family == "causal" and (other := [n for n in (*model.strides, *model.up_strides) if n not in (1, 2)]):
+        raise UsageError(
+            f"config.model.strides={model.strides}, up_strides={model.up_strides}: a causal autoencoder keeps the "
+            f"frames of a level or halves their number; give 1 or 2 instead of {other[0]}."
+        )
     if model.family == "causal" and math.prod(model.up_strides) != math.prod(model.strides):
         raise UsageError(
             f"config.model.up_strides={model.up_strides} do not undo config.model.strides={model.strides}: give both "
@@ -86,6 +91,8 @@ def _check_levels(model: ConfigDict) -> None:
         )
     if model.family == "tae" and any(not isinstance(stride, tuple) or len(stride) != 2 for stride in model.strides):
         raise UsageError(f"config.model.strides={model.strides} are not pairs: give each along time and along space.")
+    if model.family == "tae" and any(number < 1 for stride in model.strides for number in stride):
+        raise UsageError(f"config.model.strides={model.strides}: each number must be 1 or more.")
     grouped = model.groups and not (model.family == "causal" and model.norm == "rms")
     if grouped and (uneven := [width for width in model.widths if width % model.groups]):
         raise UsageError(

@@ -6,7 +6,7 @@ learning that may store as many numbers as the autoencoder has latents.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ def scores(codec: Codec, source: Source, clips: int, judges: Judges = NO_JUDGES)
             rows.setdefault(name, []).extend(values.tolist())
         if judges.i3d is not None:
             for found, shown in zip(features, (videos, again), strict=True):
-                found.append(np.asarray(jax.jit(I3D.logits)(judges.i3d, jnp.asarray(to_float(shown)))))
+                found.append(np.asarray(_exactly(I3D.logits, judges.i3d, to_float(shown))))
     found = {name: intervals.mean(values) for name, values in rows.items()}
     if judges.i3d is not None:
         distance = frechet.distance(*map(np.concatenate, features))
@@ -161,9 +161,14 @@ def _measures(videos: Videos, again: Videos, perceptual: Perceptual | None) -> d
     if min(videos.shape[2:4]) >= image.WINDOW:
         found["ssim"] = image.ssim(videos, again).mean(axis=1)
     if perceptual is not None:
-        one, other = (jnp.asarray(to_float(x)) for x in (videos, again))
-        found["lpips"] = np.asarray(jax.jit(type(perceptual).distance)(perceptual, one, other))
+        found["lpips"] = np.asarray(_exactly(Perceptual.distance, perceptual, to_float(videos), to_float(again)))
     return found
+
+
+def _exactly(judge: Callable[..., jax.Array], *given: Any) -> jax.Array:
+    """Without the rounding of factors to fewer bits by which TPUs and GPUs are quicker: a score is of no device."""
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(judge)(*given)
 
 
 def table(rows: dict[str, Scores]) -> str:
