@@ -372,20 +372,14 @@ def test_an_environment_whose_making_was_interrupted_is_made_whole(tmp_path):
     assert (tmp_path / ".venv" / "installed-run").exists()
 
 
-def test_a_table_of_ablations_that_is_none_is_refused_before_anything_is_trained(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "tables"), [("ablations.sh", ["blocks", "position"]), ("text_encoders.sh", ["short", "medium"])]
+)
+def test_a_table_that_is_none_is_refused_before_anything_is_trained(script, tables, tmp_path):
     shutil.copytree(LAUNCH, tmp_path / "launch")
     (tmp_path / "launch" / "environment.sh").write_text('vidflow() { echo "$@"; }\n')
-    command = ["bash", tmp_path / "launch" / "ablations.sh", "blocks", "position"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "There is no table 'position'" in done.stderr and not done.stdout
-
-
-def test_a_table_of_text_encoders_that_is_none_is_refused_before_anything_is_made(tmp_path):
-    shutil.copytree(LAUNCH, tmp_path / "launch")
-    (tmp_path / "launch" / "environment.sh").write_text('vidflow() { echo "$@"; }\n')
-    command = ["bash", tmp_path / "launch" / "text_encoders.sh", "short", "medium"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "There is no table 'medium'" in done.stderr and not done.stdout
+    done = subprocess.run(["bash", tmp_path / "launch" / script, *tables], capture_output=True, text=True)
+    assert done.returncode == 2 and f"There is no table '{tables[1]}'" in done.stderr and not done.stdout
 
 
 def test_a_budget_that_the_grid_has_not_is_refused_before_anything_is_made(tmp_path):
