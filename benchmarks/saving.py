@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configs.override(configs.load(args.config or "experiments/bounce/text_to_video.py"), overrides)
     if config.task != "vidflow.tasks.text_to_video":
         raise UsageError(f"{args.config} is not an experiment of text to video: name one of these with --config.")
+    device = machine.look(None)  # by a process of its own, before this one has the device
     times = measure(config, args.every, args.turns)
     result = {"every": args.every, **cost(times), "seconds": times}
     print(
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"({result['low']:+.1%} to {result['high']:+.1%}), of which the loop waits "
         f"{np.median(times['blocked']) * 1e3:.0f} ms; {args.turns} turns of each"
     )
-    machine.write(args.json, {"benchmark": "saving", **machine.look(None), **result})
+    machine.write(args.json, {"benchmark": "saving", **device, **result})
 
 
 def measure(config: Any, every: int, turns: int) -> dict[str, list[float]]:

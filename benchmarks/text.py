@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=int, default=256, help="how many (default 256)")
     arguments.add_common(parser)
     args = arguments.parse(parser, argv)
+    towers = _towers()
+    if not 1 <= args.texts <= towers.CAPTIONS:
+        parser.error(f"--texts={args.texts} is not from 1 to {towers.CAPTIONS}, the captions that there are.")
 
     import machine
     import numpy as np

@@ -284,14 +284,14 @@ idle() {
 host_install() {
   require_idle
   cd "$host"
-  rm -rf source
+  rm -rf source run/commit  # written last: a host whose install failed has none
   mv incoming source
   mkdir -p runs caches
   ln -s ../runs ../caches source/
-  echo "$1" > run/commit
   venv/bin/python -m pip --version > /dev/null 2>&1 || make_venv
   cd source
   ../venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[tpu]'
+  echo "$1" > ../run/commit
   echo "$(hostname): vidflow $1 is installed"
 }
 

@@ -156,6 +156,17 @@ def test_a_row_says_how_many_prompts_are_behind_a_score(tmp_path, monkeypatch):
     assert found["prompts"] == {"bounce/shape": 3, "bounce/size": 2} and found["right"] == [[1.0, 1.0]] * 3
 
 
+def test_samples_of_videos_without_a_known_truth_have_no_wins(tmp_path, monkeypatch):
+    (folder := tmp_path / "run" / "samples").mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps([{"prompt": "a", "seed": 0, "scores": {}}]))
+    (folder.parent / "evaluation.json").write_text("{}")
+    (folder.parent / "metrics.jsonl").write_text('{"loss": 1.0}\n')
+    monkeypatch.setattr("vidflow.tasks.sweeping.rows", lambda *_: [{}])
+    point = ablating.Point("x.py", (), (), ConfigDict(), "as it is", "run")
+    found = ablating.row(point, ablating.Planned("first", "x.py", {}, {}, ""), tmp_path, ["--only=samples"])
+    assert "right" not in found
+
+
 def test_steps_are_matched_to_the_flops_of_the_first_arm(tmp_path):
     arms = 'Arm("three"), Arm("two", {"model.design.mlp": "gelu"})'
     overrides = (("steps", "1000"),)
@@ -274,6 +285,28 @@ def test_a_rate_that_diverges_is_reported_and_the_others_go_on(tmp_path, capsys,
     spec = file(tmp_path, arms, rates="3.0,", experiment="autoencoder.py", more=more)
     with pytest.raises(UsageError, match="'first' has no finite loss at any learning rate"):
         ablate.main([f"--config={spec}", f"--workdir={tmp_path / 'none'}", *flags[2:]])
+
+
+def test_a_seed_that_diverges_later_is_missing_and_said_so(tmp_path, capsys, monkeypatch):
+    def run(points, progress, jobs, done):
+        for point in points:
+            lost = point.config.seed == 1 and point.config.losses.kl == 1e-3
+            (folder := progress.runs / point.folder).mkdir(exist_ok=True)
+            lines = [{"step": step, "loss": 0.1, "skipped_in_a_row": 2 * lost} for step in range(4)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (folder / "provenance.json").write_text('{"commit": "abc", "device": "1 x cpu"}')
+            if not lost:
+                run_folder.mark_finished(folder, 4)
+            done(point, 2 * lost)
+
+    monkeypatch.setattr("vidflow.tasks.local_points.run", run)
+    arms, more = 'Arm("first"), Arm("more", {"losses.kl": 1e-3})', 'measures=("loss",), evaluation=()'
+    spec = file(tmp_path, arms, rates="0.1,", seeds=3, experiment="autoencoder.py", more=more)
+    ablate.main([f"--config={spec}", f"--workdir={tmp_path}", "--config.steps=4", "--config.stability.max_skips=2"])
+    printed = capsys.readouterr().out
+    assert "seed=1 has diverged: see" in printed
+    assert "more has 2 of 3 seeds: the others diverged at this rate, or have not run." in printed
+    assert "first has" not in printed and "| more | `losses.kl=0.001` | 2 |" in printed
 
 
 def test_a_misspelt_measure_is_told_after_the_first_run(tmp_path, monkeypatch):

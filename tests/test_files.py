@@ -47,6 +47,14 @@ def test_a_folder_is_held_by_one_process_at_a_time_and_freed_by_its_end(tmp_path
             pass
 
 
+def test_shares_of_a_folder_exclude_one_who_wants_the_whole(tmp_path):
+    with files.held(tmp_path, shared=True), files.held(tmp_path, shared=True):
+        with pytest.raises(UsageError, match="is at work in"), files.held(tmp_path):
+            pass
+    with files.held(tmp_path), pytest.raises(UsageError, match="is at work in"), files.held(tmp_path, shared=True):
+        pass
+
+
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot be a folder \(Not a directory\)"):

@@ -149,6 +149,28 @@ def test_whether_the_loss_ends_at_a_floor_is_said(tmp_path, capsys):
         assert said in capsys.readouterr().out
 
 
+def test_the_many_points_of_an_envelope_say_nothing_of_a_floor(tmp_path, capsys):
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e8, 1e11, 12)))
+    columns = zip(n, d, 6 * n * d, 160 * n**-0.32 + 160 * d**-0.29, strict=True)
+    some = [dict(zip(("parameters", "tokens", "flops", "loss"), row, strict=True)) for row in columns]
+    call(tmp_path, some, "--method=envelope")
+    said = capsys.readouterr().out
+    assert "floor" not in said and "foretells" not in said and "ever faster" not in said
+
+
+def test_surfaces_through_all_of_their_pairs_give_no_rules(tmp_path, capsys):
+    pairs = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0), (0.2, 0.0), (0.0, 0.3))
+
+    def tried():
+        for row in rows():
+            for x, y in pairs:
+                config = {"optimizer.learning_rate": 1e-3 * np.exp(x), "batch_size": 64 * np.exp(y)}
+                yield row | {"config": config, "loss": row["loss"] * (1 + 0.01 * (x * x + y * y))}
+
+    assert "rules" not in call(tmp_path, tried())
+    assert "go through all of their six pairs" in capsys.readouterr().out
+
+
 def test_points_of_other_arguments_are_no_rates_of_one_model():
     def row(rate, loss, **arg):
         return {"parameters": 1, "tokens": 1, "flops": 1, "loss": loss, "config": {results.RATE: rate}} | arg
@@ -168,6 +190,14 @@ def test_the_rate_tuned_for_a_model_counts_and_what_is_odd_is_told(tmp_path, cap
     said = capsys.readouterr().out
     assert "note: left out the lost one: its loss is nan" in said
     assert "note: runs of 2 commits are mixed: 000000000000, ffffffffffff" in said
+
+
+def test_arms_that_are_fitted_as_one_are_told():
+    some = [next(rows()) | {"config": {"flow.path": path, "seed": 0}} for path in ("linear", "cosine")]
+    assert results.sound(some)[1] == [
+        "runs that differ in flow.path are fitted as one: are these other sizes, or other arms?"
+    ]
+    assert not results.sound([row | {"config": {"seed": seed}} for seed, row in enumerate(rows())])[1]
 
 
 def test_rates_and_batches_that_were_tried_give_their_rules(tmp_path, capsys):
@@ -238,6 +268,7 @@ def test_rates_that_were_tried_at_one_size_give_no_rules_and_do_not_stop_the_law
         (list(rows())[:14], ["--holdout=largest"], "leaves 1 of 2 budgets"),
         ([next(rows()), next(rows(convention="counted"))], [], "mixes FLOPs counted as 6ND and counted"),
         ([next(rows(loss=float("nan")))], [], "No run has a finite loss"),
+        ([row | {"loss": row["loss"] - 3} for row in rows()], ["--method=parametric"], "is of positive losses"),
         (list(rows()), ["--metric=bounce/shap"], "has no metric 'bounce/shap': did you mean 'bounce/shape'"),
         (list(rows()), ["--method=isoflops"], "use one of isoflop, parametric, envelope"),
         (list(rows()), ["--metric=bounce/shape", "--method=envelope"], "is fitted by --method=isoflop alone"),

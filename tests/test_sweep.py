@@ -19,7 +19,7 @@ from vidflow import config as configs
 from vidflow import files, sweep, train
 from vidflow.errors import UsageError
 from vidflow.reporting import points
-from vidflow.tasks import branching, local_points, results, sweeping
+from vidflow.tasks import branching, frozen_autoencoder, local_points, results, sweeping
 from vidflow.training import run_folder, weights
 
 ROOT = Path(__file__).parents[1]
@@ -244,6 +244,42 @@ def test_a_longer_run_goes_on_from_a_shorter_one_with_the_bits_of_one_from_the_s
     assert losses[0] == losses[1] and len(losses[0]) == 10
     (provenance,) = json.loads((together / long.folder / "provenance.json").read_text())["earlier"]
     assert provenance["commit"] == "of the short one"
+
+
+def test_a_branch_learns_from_the_autoencoder_that_its_trunk_learnt_from(tmp_path, smoke_run):
+    body = """
+    for steps in (5, 10):
+        add({'steps': steps, 'optimizer.decay': 'stable'})
+    """
+    spec = Path(file(tmp_path, body))
+    spec.write_text(spec.read_text().replace("autoencoder.py", "text_to_video.py"))
+    short, long = sweeping.points(str(spec))
+    trunk = tmp_path / short.folder
+    (trunk / "checkpoints" / "4").mkdir(parents=True)
+    (trunk / "metrics.jsonl").write_text("{}\n" * 5)
+    (trunk / "provenance.json").write_text("{}")
+    shutil.copytree(smoke_run / "autoencoder", trunk / "autoencoder")
+    assert branching.begin(long, (short, long), tmp_path) == 4
+    own, theirs = (frozen_autoencoder.load(folder / "autoencoder") for folder in (tmp_path / long.folder, smoke_run))
+    assert own.digest == theirs.digest
+
+
+def test_values_of_a_point_may_be_numpys(tmp_path):
+    body = "import numpy; add({'optimizer.learning_rate': numpy.geomspace(1, 4, 3)[1], 'data.fps': numpy.float64(8)})"
+    (point,) = sweeping.points(file(tmp_path, body))
+    assert point.config.optimizer.learning_rate == pytest.approx(2) and point.config.data.fps == 8.0
+    assert point.name == "optimizer.learning_rate=2.0,data.fps=8.0"
+
+
+def test_a_step_that_was_skipped_leaves_the_loss_of_the_others(tmp_path, smoke_run):
+    run = shutil.copytree(smoke_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "latents"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[-2]["loss"] = None
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = configs.load(TEXT_TO_VIDEO)
+    point = sweeping.Point(TEXT_TO_VIDEO, (("steps", "20"),), (("seed", "0"),), config, "seed=0", "run")
+    (row,) = sweeping.rows(point, tmp_path)
+    assert row["loss"] == pytest.approx(lines[-1]["loss"])
 
 
 def altered(path, **values):

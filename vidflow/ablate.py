@@ -5,10 +5,11 @@
   vidflow ablate --config=experiments/ablations/blocks.py --results=runs/ablations/blocks/results.jsonl
 
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm
-trains at each of the rates, and then with the other seeds at the best of those that do not diverge. The same command
-goes on after a kill, or on another machine with results.jsonl alone (a line a run). Writes table.md and curves.png
-besides; with --results the table is made again from such lines. Runs are told apart by their configs alone: tables that
-have an arm in common train it once if their --runs are one folder.
+trains at each of the rates, and then with the other seeds at the best of those that do not diverge; the table says
+which arms lack a seed that diverges there. The same command goes on after a kill, or on another machine with
+results.jsonl alone (a line a run). Writes table.md and curves.png besides; with --results the table is made again from
+such lines. Runs are told apart by their configs alone: tables that have an arm in common train it once if their --runs
+are one folder.
 Any --config.NAME=VALUE holds for every arm that does not set NAME itself, and arms are matched to the first with it.
 """
 
@@ -66,13 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             results.require(rows, ablation.measures)
             return rows
 
-        def train(some: list[Point], tuning: bool) -> list[results.Row]:
-            """All rows there are once these runs are done. A rate that is tried and diverges has none."""
+        def train(some: list[Point]) -> list[results.Row]:
+            """All rows there are once these runs are done. One that diverges has none: it would do so again."""
             failed: list[str] = []
 
             def done(point: Point, code: int) -> None:
                 log = f"see {folder / point.folder}.log"
-                if tuning and code == 2 and diverged(folder / point.folder, point.config.stability.max_skips):
+                if code == 2 and diverged(folder / point.folder, point.config.stability.max_skips):
                     bar.write(f"{point.name} has diverged: {log}")
                 elif code:
                     failed.append(f"{point.name} (exit {code}): {log}")
@@ -88,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         collect()  # says before anything runs that a table is of something else
         # A rate after the other, so that runs which begin together are of different arms: those of one arm share their
         # compiled programs, but only with runs that come later.
-        rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0], tuning=True)
+        rows = train([run.point for run in sorted(runs, key=lambda run: run.rate) if run.seed == 0])
         best = {arm.name: ablating.best_rate(arm.name, rows) for arm in arms}
-        rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]], tuning=False)
+        rows = train([run.point for run in runs if run.seed > 0 and run.rate == best[run.arm.name]])
     table = ablations.as_markdown(rows, ablation)
     files.write_whole(workdir / "table.md", table)
     ablations.curves(rows).savefig(workdir / "curves.png", dpi=150)

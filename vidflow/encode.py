@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", default="1/1", metavar="I/N", help="encode the I-th of N shares (default: all)")
     args, assignments = cli.parse_with_overrides(parser, argv)
 
+    from contextlib import nullcontext
     from pathlib import Path
 
     from vidflow import config as configs
@@ -50,12 +51,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     out, share = Path(args.out), latents_cache.parse_share(args.share)
     tiles = frozen_autoencoder.make_tiles(config.autoencoder.train.tiles)
     autoencoder = frozen_autoencoder.load(Path(config.autoencoder.run) / frozen_autoencoder.NAME, tiles)
-    with files.held(out if share.of == 1 else out / f"share-{share.index + 1}-of-{share.of}"):
-        encode_clips(config.data, config.seed, autoencoder, out, share)
-        check_videos(config.data, config.seed, out)
+    embeddings = None
     if "text" in config and config.text.get("encoders") is not None:
         texts = Path(config.text.cache or out / "text")
-        Embeddings(config, texts).fill(latents_cache.captions(out, share))
+        embeddings = Embeddings(config, texts)
+        embeddings.begin()  # what cannot be is said before clips are encoded
+    own = files.held(out / f"share-{share.index + 1}-of-{share.of}") if share.of > 1 else nullcontext()
+    with files.held(out, shared=share.of > 1), own:
+        encode_clips(config.data, config.seed, autoencoder, out, share)
+        check_videos(config.data, config.seed, out)
+    if embeddings:
+        embeddings.fill(latents_cache.captions(out, share))
         print(f"Embeddings of the captions: train with --config.text.cache={texts}")
 
 

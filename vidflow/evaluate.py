@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(reconstruction.table(rows))
     else:
         run = Path(args.run)
+        run_folder.read_config(run)  # before the mark of earlier scores is taken away
         with run_folder.evaluating(run, [flag for flag in _joined(argv) if not flag.startswith(WHERE)]):
             mesh = mesh_of(args.mesh)
             said, scores = evaluation.evaluate(run, args.prompts, range(args.seeds), args.clips, judges, parts, mesh)

@@ -62,8 +62,9 @@ def sha256(path: Path | str) -> str:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps the folder for this process: another one that asks for it meanwhile is refused. Made if absent.
+def held(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keeps the folder for this process: another one that asks for it meanwhile is refused, unless both share it.
+    Made if absent.
 
     The lock is the kernel's, on `folder/.lock`: it ends with the process, however that ends.
 
@@ -77,7 +78,7 @@ def held(folder: Path) -> Iterator[None]:
         raise UsageError(f"Cannot write folder {folder} ({error.strerror}): choose another one.") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise UsageError(

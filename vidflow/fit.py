@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (bound := fitting.floor(found)) is not None:
         print(laws.floor_text(*bound))
     more = {"runs": len(seen.loss), "largest": largest, "convention": args.convention or rows[0].get("convention")}
-    more["commits"] = sorted({str(row.get("commit")) for row in rows})
+    more["commits"] = sorted({str(commit) for row in rows for commit in results.commits_of(row)})
     if held is not None:
         trials = fitting.tried(found, held)
         print(laws.held_text(trials))

@@ -64,6 +64,7 @@ LIMITS = (
             *("text.dropout", "text.encoders.*.dropout"),
         ),
     ),
+    (Limit("a positive number, or None", lambda x: x is None or 0 < x < float("inf")), ("data.fps",)),
     (Limit("1 or 3", lambda x: x in (1, 3)), ("discriminator.time",)),
     (_each("a number from 0 on and below 1", lambda x: 0 <= x < 1), ("optimizer.b1", "optimizer.b2")),
 )

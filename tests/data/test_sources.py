@@ -35,6 +35,10 @@ def bare(data):
 
 def none():
     return Clips()
+
+def later(data):
+    good = {"video": np.zeros((data.frames, data.height, data.width, 3), np.uint8), "caption": ""}
+    return Clips([good, {**good, "video": good["video"][1:]}])
 """
 
 
@@ -87,6 +91,22 @@ def test_what_is_no_source_of_clips_is_refused(digits, source, said):
     with pytest.raises(UsageError) as refusal:
         make_source(data, seed=0)
     assert said in str(refusal.value)
+
+
+def test_a_later_clip_of_another_size_is_named(digits):
+    data = configs.override(configs.load(AUTOENCODER), [*digits.items(), ("data.source", "wrong.later")]).data
+    source = make_source(data, seed=0)
+    with pytest.raises(UsageError, match=r"Clip 1 of config.data.source=wrong.later is not \{'video': uint8"):
+        source[1]
+
+
+@pytest.mark.parametrize("inside", ["", "/test", "/a/../test"])
+def test_videos_to_test_with_are_not_among_those_to_learn_from(tmp_path, inside):
+    data = configs.load(AUTOENCODER).data
+    data.source, data.path, data.test_path = "folder", str(tmp_path), f"{tmp_path}{inside}"
+    for split in ("train", "test"):
+        with pytest.raises(UsageError, match="so that its videos are learnt from: move it beside"):
+            make_source(data, seed=0, split=split)
 
 
 def test_bytes_are_the_nearest_levels_and_what_is_no_number_is_refused():

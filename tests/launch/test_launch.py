@@ -458,7 +458,7 @@ case $* in
     ln -sf "$(command -v python3)" venv/bin/python
     ln -sf "$(command -v fake-vidflow)" venv/bin/vidflow
     ;;
-  *) [ -f requirements.txt ] || [[ $* != *-e* ]] ;;
+  *) [ ! -e "$HOME/broken" ] && { [ -f requirements.txt ] || [[ $* != *-e* ]]; } ;;
 esac
 """
 VIDFLOW = """
@@ -525,6 +525,14 @@ def hosts(place, tmp_path):
     hosts = Hosts(place, tmp_path)
     yield hosts
     hosts.clean_up()
+
+
+def test_a_host_whose_install_failed_has_nothing_installed(hosts):
+    hosts.ok("install")
+    for host in hosts.folders:
+        (host / "broken").touch()
+    assert hosts("install").returncode
+    assert "vidflow is not installed on host-0: use install first" in hosts.refused("run -- vidflow train")
 
 
 def test_install_sends_head_keeps_the_runs_and_installs_the_pinned_versions(hosts):

@@ -18,6 +18,14 @@ def test_running_mean(count, window):
     np.testing.assert_allclose(plots.running_mean(values, window), wanted, atol=1e-12)
 
 
+def test_a_running_mean_forgets_a_huge_value():
+    values = np.full(1000, 0.5)
+    values[10] = 1e20
+    found = plots.running_mean(values, 33)
+    np.testing.assert_allclose(found[27:], 0.5, rtol=1e-12)
+    assert found[26] > 1e18
+
+
 def test_thinned_keeps_the_ends():
     points = np.stack([np.arange(5000.0)] * 2, axis=1)
     few = plots.thinned(points)

@@ -162,6 +162,7 @@ def test_an_image_is_not_shown_to_its_decoder():
         ("tiles.size=2.5,2,2 tiles.overlap=1,1,1", "give whole numbers"),
         ("losses.l1=0 losses.l2=0 losses.kl=0", "Every weight in config.losses is 0"),
         ("losses.l1=0 losses.l2=0 losses.adversarial=1", "config.losses has none: set one, or adaptive to false"),
+        ("losses.adversarial=1 discriminator.start=9 stability.loss_spike=4", "takes all steps from there for spikes"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(override, message):

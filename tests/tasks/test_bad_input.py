@@ -21,6 +21,18 @@ def refusal(capsys, main, *argv):
     return lines[0]
 
 
+def test_spikes_are_looked_for_among_several_losses(capsys, tmp_path):
+    flags = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path}", "--config.stability.loss_spike=3"]
+    assert "one loss has no spread" in refusal(capsys, train.main, *flags, "--config.stability.window=1")
+
+
+def test_an_autoencoder_of_another_shape_than_the_config_plans_with_is_refused(capsys, tmp_path, smoke_run):
+    flags = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path}", f"--config.autoencoder.run={smoke_run}"]
+    said = refusal(capsys, train.main, *flags, "--config.autoencoder.train.model.channels=8")
+    assert "has Compression(time=2, height=4, width=4, channels=4" in said and "channels=8" in said
+    assert not (tmp_path / "config.json").exists() and not (tmp_path / "autoencoder").exists()
+
+
 def test_configs(capsys, tmp_path, smoke_run):
     config, workdir = f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}"
 
@@ -157,6 +169,8 @@ def test_folders_of_videos(capsys, tmp_path):
 
 def test_runs(capsys, tmp_path, smoke_run):
     assert "no run folder" in refusal(capsys, evaluate.main, f"--run={tmp_path}")
+    (tmp_path / "file").touch()
+    assert "config.json is not what was written" in refusal(capsys, evaluate.main, f"--run={tmp_path / 'file'}")
     assert "no run folder" in refusal(capsys, sample.main, f"--run={tmp_path}", "--prompt=x")
     assert "Give one prompt" in refusal(capsys, sample.main)
     assert "text-to-video run" in refusal(
@@ -244,6 +258,7 @@ def test_files_of_another_model_or_cut_short(capsys, tmp_path, smoke_run):
         ("text.stride=0", "config.text.stride is 0"),
         ("text.width=0", "config.text.width is 0"),
         ("text.dropout=2", "config.text.dropout is 2.0"),
+        ("data.fps=-8", "config.data.fps is -8.0 and must be a positive number, or None"),
         ("text.heads=5", "config.text.width = 96 is not a multiple of config.text.heads = 5"),
         ("autoencoder.train.steps=0", "config.autoencoder.train.steps is 0"),
         ("model.remat=named", "config.model.remat is 'named' and config.model.saved is empty"),

@@ -100,6 +100,7 @@ def test_weights_of_another_model_are_refused_by_their_first_difference(smoke_ru
     cache = ["--config.data.source=cache", f"--config.data.path={smoke_run / 'latents'}"]
     with pytest.raises(UsageError, match=r"init_from=.* is of another model \('params/.*' is .* there and"):
         train.main([*start, *cache, "--config.model.size=demo", f"--config.init_from={smoke_run}"])
+    assert not (tmp_path / "run" / "autoencoder").exists()  # before anything is made
     start[1] = f"--workdir={tmp_path / 'other'}"
     with pytest.raises(UsageError, match=r"config.init_from=.*/nothing is neither a run folder nor a file"):
         train.main([*start, *cache, f"--config.init_from={tmp_path / 'nothing'}"])

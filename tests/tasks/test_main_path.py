@@ -281,6 +281,12 @@ def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_ru
     for name, value, was in (("frames", 16, 8), ("fps", 4.0, 8.0), ("width", 40, 32)):
         with pytest.raises(UsageError, match=f"clips with {name} = {was}.*give --config.data.{name}={was}"):
             train.main([*common, *data, f"--workdir={tmp_path / name}", f"--config.data.{name}={value}"])
+    with pytest.raises(UsageError, match=r"clips with captions = short.*give --config.data.captions=short"):
+        train.main([*common, *data, f"--workdir={tmp_path / 'long'}", "--config.data.captions=long"])
+    shutil.rmtree(cache)
+    encode.main([*common, f"--out={cache}", "--config.seed=1"])
+    with pytest.raises(UsageError, match="The cache of latents is not the one that .*/run began with"):
+        train.main([*common, *data, f"--workdir={tmp_path / 'run'}", "--config.steps=3"])
     with_other_statistics(smoke_run / "autoencoder", tmp_path / "scaled" / "autoencoder")
     with pytest.raises(UsageError, match="another autoencoder"):
         train.main(

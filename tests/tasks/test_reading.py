@@ -74,6 +74,13 @@ def test_an_encoder_that_is_not_there_is_missed_before_an_autoencoder_is_trained
     assert not (tmp_path / "run" / "config.json").exists() and not (tmp_path / "run" / "autoencoder_run").exists()
 
 
+def test_an_encoder_that_is_not_there_is_missed_before_clips_are_encoded(made, tmp_path):
+    flags = ["--config.text.encoders.letters.path=/nowhere", f"--out={tmp_path}/out"]
+    with pytest.raises(UsageError, match="letters.path=/nowhere: correct it"):
+        encode.main([f"--config={made[0]}", *flags])
+    assert not list(tmp_path.glob("out/part-*"))
+
+
 def test_a_cache_is_not_made_of_a_cache(made, tmp_path):
     with pytest.raises(UsageError, match="encode makes a cache, and config.data.source=cache reads one"):
         encode.main([f"--config={made[0]}", f"--out={tmp_path}/out", "--config.data.source=cache"])

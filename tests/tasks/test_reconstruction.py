@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from tests.autoencoders import published
@@ -154,6 +156,27 @@ def test_the_protocol_of_an_earlier_evaluation_does_not_stay(tmp_path):
     assert (tmp_path / "protocol.json").exists()
     evaluation.write(tmp_path, {}, None)
     assert not (tmp_path / "protocol.json").exists()
+
+
+def test_what_a_cache_held_out_is_told_by_its_own_seed(smoke_run, monkeypatch):
+    config = run_folder.read_config(smoke_run).unlock()
+    monkeypatch.setattr(evaluation, "LatentsSource", lambda path: SimpleNamespace(recipe={"seed": 7}))
+    own, bounce = ConfigDict({"source": "my_data.clips"}), ConfigDict({"source": "bounce"})
+    assert evaluation._seed_of_split(config, own) == config.seed == 0
+    config.data.source = "cache"
+    assert evaluation._seed_of_split(config, own) == 7
+    assert evaluation._seed_of_split(config, bounce) == 0  # whose splits are apart by themselves
+
+
+def test_clips_that_are_thinned_say_nothing_of_the_reader(smoke_run, monkeypatch):
+    config = configs.override(run_folder.read_config(smoke_run), [("data.level", "1"), ("data.clips", "4")])
+    autoencoder = evaluation.frozen_autoencoder.load(smoke_run / "autoencoder")
+    for interval in (1, 2):
+        data = config.data.unlock()
+        data.max_interval = interval
+        source = evaluation.make_source(data, seed=0, split="test")
+        _, scores = evaluation.autoencoder_scores(autoencoder, source, data, 0, 4, reconstruction.NO_JUDGES)
+        assert any(name.startswith("reader/") for name in scores) == (interval == 1)
 
 
 def test_prompts_are_of_the_data_that_clips_come_from(smoke_run, tmp_path, monkeypatch):

@@ -46,3 +46,5 @@ def test_within_the_loop_a_stop_waits_for_the_step():
         assert not notice.reached(1)
         signal.raise_signal(signal.SIGTERM)
         assert notice.reached(2)
+    with preemption.Notice() as next_loop:  # a run's own, after that of its autoencoder
+        assert next_loop.reached(1)

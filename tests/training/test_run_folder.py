@@ -45,6 +45,21 @@ def test_where_and_how_a_run_computes_may_change_and_what_it_computes_may_not(tm
         run_folder.prepare(tmp_path, whole(8, 4, 4))
 
 
+def test_an_autoencoder_that_was_trained_is_trained_no_further(tmp_path):
+    run_folder.prepare(tmp_path, config(autoencoder={"train": {"steps": 20}}))
+    with pytest.raises(UsageError, match=r"autoencoder.train.steps = 20 and this config has 30"):
+        run_folder.prepare(tmp_path, config(autoencoder={"train": {"steps": 30}}))
+
+
+def test_a_length_of_text_may_be_corrected_until_a_step_is_kept(tmp_path):
+    run_folder.prepare(tmp_path, config(text={"length": 64}))
+    (tmp_path / "latents").mkdir()
+    run_folder.prepare(tmp_path, config(text={"length": 128}))
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"text.length = 128 and this config has 64"):
+        run_folder.prepare(tmp_path, config(text={"length": 64}))
+
+
 @pytest.mark.parametrize(
     ("leaves", "may_change"),
     [

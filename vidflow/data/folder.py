@@ -190,10 +190,16 @@ def folder(data: ConfigDict, seed: int, split: str, manifest: Path | None) -> So
     What the folder held when the run began is listed in `manifest`.
 
     Raises:
-      UsageError: no path, or a folder that FolderSource refuses.
+      UsageError: no path, a test_path in it, or a folder that FolderSource refuses.
     """
     if not data.path:
         raise UsageError("config.data.source is 'folder' and config.data.path is empty: name a folder of videos.")
+    test = data.get("test_path", "")
+    if test and Path(test).resolve().is_relative_to(Path(data.path).resolve()):
+        raise UsageError(
+            f"config.data.test_path={test} lies in config.data.path={data.path}, so that its videos are learnt from: "
+            "move it beside."
+        )
     clip = {"frames": data.frames, "height": data.height, "width": data.width, "fps": data.fps}
     how = {"max_interval": data.get("max_interval", 1), "max_bad": data.max_bad, "manifest": manifest}
     path = data.path if split == "train" else data.get("test_path", "") or data.path

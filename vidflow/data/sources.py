@@ -5,6 +5,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -27,22 +28,34 @@ def make_source(data: ConfigDict, *, seed: int, split: str = "train", manifest: 
     """
     given = {"data": data, "seed": seed, "split": split, "manifest": manifest}
     source = choose(data.source, Source, bounce, folder, where="config.data.source", **given)
-    if "." in data.source:
-        _check_clip(source, data)
-    return source
+    if "." not in data.source:
+        return source
+    checked = _Checked(source, data)
+    checked[0]  # before a run begins
+    return checked
 
 
-def _check_clip(source: Source, data: ConfigDict) -> None:
-    """Of the first clip, what training would only tell by a traceback."""
-    clip, shape = source[0] if len(source) else {}, (data.frames, data.height, data.width, 3)
-    video, caption = (clip.get(name) if isinstance(clip, dict) else None for name in ("video", "caption"))
-    fits = isinstance(video, np.ndarray) and (video.dtype, video.shape) == (np.uint8, shape)
-    if not fits or not isinstance(caption, str):
-        wanted = f"{{'video': uint8 {list(shape)}, 'caption': str}}"
-        raise UsageError(
-            f"The first clip of config.data.source={data.source} is not {wanted}: give clips of config.data.frames, "
-            "height and width, or set these."
-        )
+class _Checked:
+    """A source of your own; of each clip it looks at what others would only tell by a traceback."""
+
+    def __init__(self, source: Source, data: ConfigDict) -> None:
+        self._source, self._name = source, data.source
+        self._shape = data.frames, data.height, data.width, 3
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = self._source[index] if len(self) else {}
+        video, caption = (clip.get(name) if isinstance(clip, dict) else None for name in ("video", "caption"))
+        fits = isinstance(video, np.ndarray) and (video.dtype, video.shape) == (np.uint8, self._shape)
+        if not fits or not isinstance(caption, str):
+            wanted = f"{{'video': uint8 {list(self._shape)}, 'caption': str}}"
+            raise UsageError(
+                f"Clip {index} of config.data.source={self._name} is not {wanted}: give clips of config.data.frames, "
+                "height and width, or set these."
+            )
+        return clip
 
 
 def is_held_out(data: ConfigDict) -> bool:

@@ -1,7 +1,6 @@
 """The tables and the learning curves of an ablation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,9 +8,8 @@ from matplotlib.figure import Figure
 from vidflow.metrics import intervals, paired
 from vidflow.reporting.scores import FRACTIONS
 from vidflow.tasks.ablating import Ablation, best_rate
-from vidflow.tasks.results import RATE, commits_of
+from vidflow.tasks.results import RATE, Row, commits_of
 
-Row = dict[str, Any]
 UNKNOWN = "–"
 MEANS = (
     "Arms have equal {matched}. Means over seeds with Student's 95% interval. The rate is the best of {rates} with the "
@@ -30,6 +28,7 @@ WINS = (
     "Net wins: of samples of the same prompt, or of prompts about the same clip, how many show more of the named "
     "attributes than the first arm's, less how many show fewer."
 )
+LOST = "{arm} has {found} of {seeds} seeds: the others diverged at this rate, or have not run."
 CONTRASTS = "What one change does in the mean of all pairs of arms that differ in it alone, seed by seed."
 
 
@@ -56,7 +55,7 @@ def as_markdown(rows: Sequence[Row], ablation: Ablation) -> str:
     lines = [
         *_table(["arm", "changed", "seeds", "rate", "parameters", "FLOPs", *ablation.measures], means),
         "",
-        " ".join([MEANS.format(**said), *([SHARES] if shares else []), *_together(kept)]),
+        " ".join([MEANS.format(**said), *([SHARES] if shares else []), *_together(kept), *_lost(kept, ablation.seeds)]),
         "",
         *_table(["arm", *columns], differences),
         "",
@@ -102,6 +101,13 @@ def _together(kept: Mapping[str, list[Row]]) -> list[str]:
         by_reason.setdefault(some[0]["together"], []).append(arm)
     texts = {reason: arms[0] if len(arms) == 1 else f"{len(arms)} arms" for reason, arms in by_reason.items() if reason}
     return [f"Several values are changed by {which}: {reason}." for reason, which in texts.items()]
+
+
+def _lost(kept: Mapping[str, list[Row]], seeds: int) -> list[str]:
+    """The arms of which seeds are missing, a sentence each."""
+    return [
+        LOST.format(arm=arm, found=len(some), seeds=seeds) for arm, some in kept.items() if len(some) < seeds
+    ]
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

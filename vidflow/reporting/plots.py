@@ -59,12 +59,17 @@ def css(colour: str) -> str:
 
 
 def running_mean(values: Float[np.ndarray, "N"], window: int) -> Float[np.ndarray, "N"]:
-    """The mean over the `window` nearest values: centred, and with fewer of them at the ends."""
-    before, after = (window - 1) // 2, window // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    first, end = np.maximum(index - before, 0), np.minimum(index + after + 1, len(values))
-    return (sums[end] - sums[first]) / (end - first)
+    """The mean over the `window` nearest values: centred, and with fewer of them at the ends.
+
+    A window is the end of one block of as many values and the beginning of the next, so that nothing is taken off a sum
+    again: beside a value of 1e20 others would be lost.
+    """
+    before, after, count = (window - 1) // 2, window // 2, len(values)
+    blocks = np.pad(values, (before, after + -(count + window - 1) % window)).reshape(-1, window)
+    beginnings, ends = np.cumsum(blocks, axis=1).ravel(), np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1].ravel()
+    index = np.arange(count)
+    sums = ends[index] + np.where(index % window, beginnings[index + window - 1], 0.0)
+    return sums / (np.minimum(index + after + 1, count) - np.maximum(index - before, 0))
 
 
 def thinned(points: Float[np.ndarray, "N 2"], most: int = MOST_POINTS) -> Float[np.ndarray, "M 2"]:

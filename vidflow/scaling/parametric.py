@@ -181,6 +181,8 @@ def _scaled(law: Loss, points: Points) -> tuple:
 def _check(points: Points) -> None:
     if len(points.loss) < 6:
         raise UsageError(f"The formula of the loss has five constants, and {len(points.loss)} runs do not test it.")
+    if not np.all(points.loss > 0):
+        raise UsageError("The formula is of positive losses, and some here are not: leave those rows out.")
     logs = np.stack([_centred(points.parameters), _centred(points.tokens)])
     if np.linalg.svd(logs, compute_uv=False)[1] < 1e-3 * np.sqrt(len(points.loss)):
         raise UsageError(

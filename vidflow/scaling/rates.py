@@ -61,11 +61,13 @@ def fit(runs: Trained, resamples: int = 200, seed: int = 0) -> dict[str, Fitted]
     freedom that the surfaces took; data sets in which a surface has no minimum are left out, up to a fifth of all.
 
     Raises:
-      UsageError: fewer than three learning rates or batch sizes of a model and length, fewer than six pairs, a minimum
-        beyond them, noise that hides it, or too few models and lengths to tell their parts apart.
+      UsageError: fewer than three learning rates or batch sizes of a model and length, fewer than six pairs, or no more
+        for any, a minimum beyond them, noise that hides it, or too few models and lengths to tell their parts apart.
     """
     groups = _groups(runs)
     surfaces = [_Surface.of(some) for some in groups]
+    if all(len(surface.loss) == len(surface.constants) for surface in surfaces):
+        raise UsageError("Surfaces go through all of their six pairs, which tells nothing of noise: train more pairs.")
     best = np.array([surface.checked() for surface in surfaces])
     design = np.array([(1.0, np.log(some.tokens).mean(), np.log(some.parameters[0])) for some in groups])
     if len(groups) < 3 or np.linalg.matrix_rank(design) < 3:

@@ -151,6 +151,8 @@ def row(point: Point, arm: Planned, workdir: Path, evaluation: Sequence[str]) ->
     if not (evaluation and samples.exists()):
         return found
     shown, scores = json.loads(samples.read_text()), json.loads((folder / "evaluation.json").read_text())
+    if not any(sample["scores"] for sample in shown):
+        return found  # of videos whose truth nobody knows
     seeds = len({sample["seed"] for sample in shown})
     prompts = {name: score["n"] // seeds for name, score in scores.items() if name.startswith("bounce/")}
     return found | {"right": right(shown), "prompts": prompts}

@@ -56,7 +56,7 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
 
     Raises:
       UsageError: an unknown loss or none, LPIPS without its weights, an adaptive weight with nothing to adapt to, hints
-        or tiles that the config does not describe.
+        or tiles that the config does not describe, spikes looked for in a loss that rises by plan.
     """
     weights = {name: weight for name, weight in config.losses.items() if weight}
     unknown = sorted(set(config.losses) - set(KNOWN))
@@ -83,6 +83,11 @@ def make_recipe(module: Any, config: ConfigDict) -> Recipe:
     if "random_features" in weights:
         pixels["random_features"] = jax.tree.map(jnp.asarray, perceptual.random_features()).distance
     critic = make_discriminator(config)
+    if critic and config.discriminator.start and config.stability.loss_spike:
+        raise UsageError(
+            "The loss rises for good at config.discriminator.start, and config.stability.loss_spike takes all steps "
+            "from there for spikes: set one of them to 0."
+        )
     if critic and config.discriminator.adaptive and not pixels:
         raise UsageError(
             "config.discriminator.adaptive weighs the discriminator against losses of pixels, and config.losses has "

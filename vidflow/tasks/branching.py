@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vidflow import config as configs
 from vidflow import files
+from vidflow.tasks import frozen_autoencoder
 from vidflow.tasks.sweeping import Point
 from vidflow.training.optimizer import shared_steps
 from vidflow.training.run_folder import PROVENANCE
@@ -32,6 +33,8 @@ def begin(point: Point, points: Sequence[Point], workdir: Path) -> int:
         return 0
     step = max(steps)
     source, partial = workdir / steps[step].folder, folder / "checkpoints.tmp"
+    if "autoencoder" in point.config:  # what it learns from; another training of it may differ in the last bits
+        frozen_autoencoder.copy(source / frozen_autoencoder.NAME, folder / frozen_autoencoder.NAME)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source / "checkpoints" / str(step), partial / str(step))
     lines = (source / METRICS).read_text().splitlines(keepends=True)

@@ -90,7 +90,7 @@ def autoencoder_scores(
     codec, tiles = partial(reconstruct, autoencoder), autoencoder.tiles
     said, rows = reconstruction.compare(codec, autoencoder.compression, source, data, seed, clips, judges, tiles)
     scores = {f"{name}/{measure}": value for name, found in rows.items() for measure, value in found.items()}
-    if data.source == "bounce":
+    if data.source == "bounce" and data.get("max_interval", 1) == 1:  # captions tell the speed of clips not thinned
         shown = [source[index] for index in range(said.clips)]
         originals, captions = np.stack([clip["video"] for clip in shown]), [clip["caption"] for clip in shown]
         for name, videos in (("ground_truth", originals), ("reconstruction", codec(originals))):
@@ -219,7 +219,7 @@ def write(run: Path, scores: Scores, said: Protocol | None) -> None:
 def write_samples(run: Path, samples: Sequence[Sample], fps: float | None) -> None:
     """`samples/`: the first videos as files named in index.json, and scores.json with a row for every sample."""
     folder = run / "samples"
-    folder.mkdir(exist_ok=True)
+    files.make_folder(folder)
     (folder / "index.json").unlink(missing_ok=True)  # it vouches for the files, and comes last
     rows: list[dict[str, Any]] = [{"prompt": s.prompt, "seed": s.seed, "scores": s.scores} for s in samples]
     shown = []
@@ -237,6 +237,14 @@ def data_of(config: ConfigDict) -> ConfigDict:
         return config.data
     recipe = LatentsSource(Path(config.data.path)).recipe
     return configs.from_json(json.dumps({**json.loads(configs.to_json(config.data)), **recipe["data"]}))
+
+
+def _seed_of_split(config: ConfigDict, data: ConfigDict) -> int:
+    """The seed by which a source tells test clips from those of training: of a cache, that of the encode that made it.
+    Bounce keeps them apart whatever the seed, and each run is scored on clips of its own."""
+    if config.data.source != "cache" or data.source == "bounce":
+        return config.seed
+    return LatentsSource(Path(config.data.path)).recipe["seed"]
 
 
 def evaluate(
@@ -262,25 +270,27 @@ def evaluate(
     data = data_of(config)
     own = config.autoencoder.train if "autoencoder" in config else config
     autoencoder = frozen_autoencoder.load(run / frozen_autoencoder.NAME, frozen_autoencoder.make_tiles(own.tiles))
-    held_out = cache(lambda: make_source(data, seed=config.seed, split="test"))  # a folder is looked through once
-    said, scores = None, {}
+    seed = _seed_of_split(config, data)
+    held_out = cache(lambda: make_source(data, seed=seed, split="test"))  # a folder is looked through once
+    said, scores, samples = None, {}, []
     if "autoencoder" in parts:
-        said, scores = autoencoder_scores(autoencoder, held_out(), data, config.seed, clips, judges)
+        said, scores = autoencoder_scores(autoencoder, held_out(), data, seed, clips, judges)
     generator = generation.load(run, mesh) if {"loss", "samples"} & set(parts) else None
     if generator and "loss" in parts:
         count, compression = min(clips, len(held_out())), autoencoder.compression
-        said = reconstruction.protocol(data, config.seed, count, compression, autoencoder.tiles)
+        said = reconstruction.protocol(data, seed, count, compression, autoencoder.tiles)
         scores |= validation.flow_loss(generator, held_out(), clips)
     if generator and "samples" in parts:
         if data.source == "bounce":
             generated, samples = generator_scores(generator, data, prompts, seeds)
             scores |= generated
         else:
-            source = make_source(data, seed=config.seed) if is_held_out(data) else held_out()
+            source = make_source(data, seed=seed) if is_held_out(data) else held_out()
             captions = [source[index]["caption"] for index in range(min(len(source), SHOWN))]
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
-        hosts.on_first(write_samples, run, samples, data.fps)
     hosts.on_first(write, run, scores, said)
+    if samples:
+        hosts.on_first(write_samples, run, samples, data.fps)
     return said, scores
 
 

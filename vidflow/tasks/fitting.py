@@ -81,9 +81,10 @@ def tried(found: Found, held: Points) -> list[Held]:
 
 
 def floor(found: Found) -> tuple[float, float] | None:
-    """The floor of the loss over the minima and the probability of such an improvement without one; None if unknown."""
+    """The floor of the loss over the minima and the probability of such an improvement without one; None if unknown, as
+    from an envelope, whose points are many of few curves."""
     law = found.laws["loss"]
-    if found.formula is not None or len(law.x) < 4:
+    if not found.parabolas or len(law.x) < 4:
         return None
     bounded, chance = laws.floor_is_seen(law.x, law.y)
     return bounded.floor, chance

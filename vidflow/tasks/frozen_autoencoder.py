@@ -6,6 +6,7 @@
 
 import json
 import math
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from vidflow.parallel import compiling, rules
 from vidflow.training import weights
 
 NAME = "autoencoder"  # of the folder inside a run
+CARD = "autoencoder.json"
 # Of config.model by its family: what its words may be.
 CHOICES = {
     "tae": {"kind": ("2.5d", "3d")},
@@ -174,7 +176,22 @@ def save(folder: Path, model: ConfigDict, params: Any, statistics: Statistics) -
         "statistics": statistics._asdict(),
         "sha256": files.sha256(folder / "weights.safetensors"),
     }
-    files.write_record(folder / "autoencoder.json", card)
+    files.write_record(folder / CARD, card)
+
+
+def copy(trained: Path, own: Path) -> None:
+    """The artefact into another folder, unless that has one.
+
+    Raises:
+      UsageError: as `load`.
+    """
+    if (own / CARD).exists():
+        return
+    load(trained)  # refuse a bad one before copying it
+    own.mkdir(parents=True, exist_ok=True)
+    for name in ("weights.safetensors", CARD):  # the card last: it vouches for the weights
+        shutil.copyfile(trained / name, own / (name + ".tmp"))
+        (own / (name + ".tmp")).replace(own / name)
 
 
 def load(folder: Path, tiles: Tiles | None = None) -> FrozenAutoencoder:
@@ -183,22 +200,35 @@ def load(folder: Path, tiles: Tiles | None = None) -> FrozenAutoencoder:
     Raises:
       UsageError: a folder without one, or weights that are cut short, altered or of another shape.
     """
-    path = folder / "autoencoder.json"
-    try:
-        card = files.read_record(path)
-        model = configs.from_json(json.dumps(card["model"]))
-        statistics = Statistics(*(tuple(card["statistics"][name]) for name in Statistics._fields))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder} holds no trained autoencoder (no {path.name} there): finish its training, or name another run."
-        ) from None
+    card, model = _card(folder)
+    statistics = Statistics(*(tuple(card["statistics"][name]) for name in Statistics._fields))
     tensors = folder / "weights.safetensors"
     if not tensors.exists() or files.sha256(tensors) != card["sha256"]:
-        raise UsageError(f"{tensors} is not what {path.name} vouches for: copy it or train it again.")
+        raise UsageError(f"{tensors} is not what {CARD} vouches for: copy it or train it again.")
     params, _ = weights.load(tensors)
     like = jax.eval_shape(make_model(model).init, jax.random.key(0), _one_frame(model))
     weights.check_shapes(params, rules.unbox(like), folder)
     return FrozenAutoencoder(model, params, statistics, files.digest(card), tiles)
+
+
+def compression(folder: Path) -> Compression:
+    """That of an artefact, by its card alone.
+
+    Raises:
+      UsageError: a folder without one.
+    """
+    return make_model(_card(folder)[1]).compression
+
+
+def _card(folder: Path) -> tuple[dict[str, Any], ConfigDict]:
+    """What vouches for the weights, and the settings in it."""
+    try:
+        card = files.read_record(folder / CARD)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder} holds no trained autoencoder (no {CARD} there): finish its training, or name another run."
+        ) from None
+    return card, configs.from_json(json.dumps(card["model"]))
 
 
 def _one_frame(model: ConfigDict) -> jax.ShapeDtypeStruct:

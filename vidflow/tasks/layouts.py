@@ -13,7 +13,7 @@ from vidflow.parallel import rules
 from vidflow.parallel.topologies import Slice, parse
 from vidflow.scaling import memory
 from vidflow.scaling.memory import Layout, Workload
-from vidflow.tasks import frozen_autoencoder, text_to_video
+from vidflow.tasks import text_to_video
 
 # Slices that can be had, chips along each side (Google Cloud's pages on each generation), smallest first.
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
@@ -32,16 +32,13 @@ class Candidate(NamedTuple):
 
 def workload(config: ConfigDict) -> Workload:
     """What the formulas need to know of a text-to-video config."""
-    data = config.data
-    compression = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
-    shape = compression.latent_shape(data.frames, data.height, data.width)
     learner = text_to_video.outline(config)
     params = rules.unbox(jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0))))
     return Workload(
         size=size(config.model.size),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         rows=config.batch_size,
-        tokens=text_to_video.check_grid(config, shape).tokens,
+        tokens=text_to_video.check_grid(config, text_to_video.latent_shape(config)).tokens,
         text_tokens=text_to_video.prompts_of(config).tokens,
         gradient_bytes=4 if config.gradient_dtype == "float32" else 2,
         flops=learner.flops,

@@ -108,9 +108,7 @@ def _train(config: ConfigDict, mesh: Mesh) -> Job:
 
 
 def _sample(config: ConfigDict, mesh: Mesh) -> Job:
-    data, rows = config.data, config.sampling.batch
-    module = frozen_autoencoder.make_model(config.autoencoder.train.model)
-    shape = module.compression.latent_shape(data.frames, data.height, data.width)
+    rows, shape = config.sampling.batch, text_to_video.latent_shape(config)
     prompts = text_to_video.prompts_of(config)
     model = text_to_video.make_model(config)
     steps, guidance = config.sampling.steps, config.sampling.guidance
@@ -318,10 +316,7 @@ def _summed(collectives: list[Collective]) -> list[dict[str, Any]]:
 def _tokens(config: ConfigDict, rows: int) -> int | None:
     if "sampling" not in config:
         return None
-    data = config.data
-    compression = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
-    shape = compression.latent_shape(data.frames, data.height, data.width)
-    return rows * text_to_video.check_grid(config, shape).tokens
+    return rows * text_to_video.check_grid(config, text_to_video.latent_shape(config)).tokens
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -116,14 +116,18 @@ class Embeddings:
             self._known = {name: cache.digest for name, cache in self._caches.items()}
             files.write_record(self._record, {"encoders": self._known})
 
-    def fill(self, captions: Sequence[str]) -> None:
-        """Encodes those that the cache lacks.
+    def begin(self) -> None:
+        """Opens the caches to `fill` them, before other long work.
 
         Raises:
-          UsageError: embeddings there are of other encoders than the config's.
+          UsageError: an encoder that is not there or reads what there is not, or embeddings of other encoders.
         """
         for name in self._encoders:
+            self._part(name, "a")
             self._caches[name] = TextCache(self._folder / name, self._how(name), self._digest(name))
+
+    def fill(self, captions: Sequence[str]) -> None:
+        """Encodes those that the caches, which were begun, lack."""
         self._complete(captions)
 
     def _complete(self, captions: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def protocol(
     """That of so many clips of `data` under an autoencoder of this compression, which works in these tiles."""
     source = f"bounce level {data.level}" if data.source == "bounce" else data.source
     source += " with signs" if data.get("signs", False) else ""
-    name = data.get("test_path", "") or data.path or source
+    name = source if data.source == "bounce" else data.get("test_path", "") or data.path or source
     split, interval = "held out" if is_held_out(data) else "the first ones, not held out", data.get("max_interval", 1)
     shape = compression.latent_shape(data.frames, *compression.whole(data.height, data.width))
     words = f"{compression.time}x{compression.height}x{compression.width}, {compression.channels} channels"

@@ -21,6 +21,7 @@ from vidflow.scaling.isoflop import Points
 Row = dict[str, Any]
 NEEDED = ("parameters", "tokens", "flops", "loss")
 RATE, BATCH = "optimizer.learning_rate", "batch_size"
+EXPECTED = (RATE, BATCH, "steps", "seed", "model.size")  # to differ between the runs of a law
 
 
 def read(path: Path, needed: Sequence[str] = NEEDED) -> list[Row]:
@@ -97,6 +98,13 @@ def sound(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     commits = sorted({str(commit)[:12] for row in kept for commit in commits_of(row)})
     if len(commits) > 1:
         said.append(f"runs of {len(commits)} commits are mixed: {', '.join(commits)}")
+    values: dict[str, set[str]] = {}
+    for row in kept:
+        for key, value in row.get("config", {}).items():
+            values.setdefault(key, set()).add(str(value))
+    varied = sorted(key for key, some in values.items() if len(some) > 1 and key not in EXPECTED)
+    if varied:
+        said.append(f"runs that differ in {', '.join(varied)} are fitted as one: are these other sizes, or other arms?")
     if not kept:
         raise UsageError("No run has a finite loss: look at their reports (vidflow report --run=...).")
     return kept, said

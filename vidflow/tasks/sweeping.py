@@ -108,7 +108,8 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
 
     With `curve` above 1 so many, at equal distances along the run, each as if the run had ended there: see
     `check_curve`. `loss` is that of validation, the same quantity for all flows, where that is
-    asked for; else that of training, the mean of the last tenth of the steps. `loss_of` says which.
+    asked for; else that of training, the mean of the last tenth of the steps but those skipped for want of a number.
+    `loss_of` says which.
     """
     folder, config = workdir / point.folder, point.config
     job = planning.job(config, "train", planning.make_mesh())
@@ -116,7 +117,7 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     others, transformer = _conventions(config, job)
     provenance = json.loads((folder / "provenance.json").read_text())
     starts = [*provenance.get("earlier", []), provenance]
-    training = np.array([line["loss"] for line in read_metrics(folder)], float)  # None, of a skipped step, becomes NaN
+    training = np.array([line["loss"] for line in read_metrics(folder)], float)  # None becomes NaN
     common: Row = {
         "name": point.name,
         "folder": point.folder,
@@ -134,7 +135,9 @@ def rows(point: Point, workdir: Path, evaluation: Sequence[str] = (), curve: int
     result = []
     for part in range(1, curve + 1):
         steps = config.steps * part // curve
-        loss = float(np.mean(training[steps - max(1, round(SMOOTH * steps)) : steps]))
+        last = training[steps - max(1, round(SMOOTH * steps)) : steps]
+        taken = last[np.isfinite(last)]
+        loss = float(taken.mean()) if len(taken) else np.nan
         amount = {"steps": steps, "tokens": (job.tokens or 0) * steps, "flops": (job.model_flops or 0.0) * steps}
         by = {name: value * config.batch_size * steps for name, value in others.items()}
         result.append(common | amount | {"flops_by": by} | {"loss": loss, "loss_of": "training"})
@@ -160,4 +163,5 @@ def _conventions(config: ConfigDict, job: planning.Job) -> tuple[dict[str, float
 
 
 def _text(value: Any) -> str:
+    value = value.item() if isinstance(value, np.generic) else value  # of numpy.geomspace
     return value if isinstance(value, str) else repr(value)

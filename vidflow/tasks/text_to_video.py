@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from vidflow import files
 from vidflow.attention import attend
 from vidflow.choices import imported
 from vidflow.data.latents_cache import LatentsSource
@@ -27,10 +27,11 @@ from vidflow.tasks.encoding import encode_clips
 from vidflow.tasks.flow_parts import check_sampling, make_recipe
 from vidflow.tasks.prompts import Prompts, make_prompts, without_prompt, without_some
 from vidflow.tasks.reading import Reader, make_reader
-from vidflow.training import hosts, loop, program, run_folder, weights
+from vidflow.training import hosts, loop, program, run_folder, warm_start, weights
 from vidflow.training.program import Learner
 from vidflow.typing import RowKeys
 
+LEARNT_FROM = "latents_cache.json"  # of a run on a cache of latents that others share: which one
 
 def outline(config: ConfigDict) -> Learner:
     """What the config alone says of the task: latents have the compression of `config.autoencoder.train`.
@@ -38,9 +39,14 @@ def outline(config: ConfigDict) -> Learner:
     Raises:
       UsageError: sizes beyond the position tables or not divisible.
     """
+    return _learner(config, latent_shape(config))
+
+
+def latent_shape(config: ConfigDict) -> tuple[int, int, int, int]:
+    """(t, h, w, c) of the latents of a clip, by the compression of `config.autoencoder.train`."""
     data = config.data
     compression = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
-    return _learner(config, compression.latent_shape(data.frames, data.height, data.width))
+    return compression.latent_shape(data.frames, data.height, data.width)
 
 
 def build(config: ConfigDict, workdir: Path) -> loop.Task:
@@ -52,8 +58,9 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     them.
 
     Raises:
-      UsageError: latents of another autoencoder or of other clips, sizes beyond the position tables or not divisible,
-        captions too long, or embeddings that a shared cache lacks.
+      UsageError: an autoencoder of another compression than the config's, latents of another one or of other clips,
+        sizes beyond the position tables or not divisible, weights to begin with of another model, captions too long, or
+        embeddings that a shared cache lacks.
     """
     # Refuses what cannot be before an autoencoder is trained for it.
     attend.check(config.model.kernel, config.model.get("strategy"), jax.default_backend())
@@ -64,17 +71,21 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     data = config.data
     if not config.autoencoder.run:
         program.check(config.autoencoder.train)
-        program.check_step(config, outline(config))
+    _check_autoencoder(config, workdir)
+    learner = outline(config)
+    program.check_step(config, learner)
+    if config.init_from and not (workdir / frozen_autoencoder.NAME).exists():
+        warm_start.check(Path(config.init_from), learner.init, learner.patch_volume)
     cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
-    learner = _learner(config, autoencoder.compression.latent_shape(data.frames, data.height, data.width))
     if cached is None:
-        program.check_step(config, learner)
         hosts.on_first(encode_clips, data, config.seed, autoencoder, workdir / "latents")
     else:
         _check_cache(cached, config, autoencoder)
     latents = LatentsSource(workdir / "latents") if cached is None else cached
     hosts.on_first(reader.prepare, latents.captions)
+    if cached is not None:
+        hosts.on_first(_same_cache, cached, workdir)
 
     def finish(params: Any) -> None:
         weights.save(workdir / "weights.safetensors", params, {"steps": str(config.steps)})
@@ -92,12 +103,39 @@ def _check_cache(cached: LatentsSource, config: ConfigDict, autoencoder: frozen_
     data, made_of = config.data, cached.recipe["data"]
     if cached.recipe["autoencoder"] != autoencoder.digest:
         raise UsageError(f"The latents in {data.path} are of another autoencoder: encode the clips with this run's.")
-    for name in ("frames", "height", "width", "fps"):
+    told = ("captions", "level", "signs") if made_of["source"] == "bounce" else ()
+    for name in ("frames", "height", "width", "fps", *told):
         if made_of.get(name) != data.get(name):
             raise UsageError(
                 f"The latents in {data.path} are of clips with {name} = {made_of.get(name)}, and config.data.{name} is "
                 f"{data.get(name)}: give --config.data.{name}={made_of.get(name)}, or encode such clips."
             )
+
+
+def _same_cache(cached: LatentsSource, workdir: Path) -> None:
+    """Notes which cache the run learns from. Raises UsageError: it began with one of other clips."""
+    record, now = workdir / LEARNT_FROM, {"cache": files.digest(cached.recipe), "clips": len(cached)}
+    if not record.exists():
+        files.write_record(record, now)
+    if files.read_record(record) | {"digest": ""} != now | {"digest": ""}:
+        raise UsageError(
+            f"The cache of latents is not the one that {workdir} began with: give that one in config.data.path, or use "
+            "another --workdir."
+        )
+
+
+def _check_autoencoder(config: ConfigDict, workdir: Path) -> None:
+    """Of one that is trained already: plans and counts of FLOPs, which know the config alone, are of its latents."""
+    own, run = workdir / frozen_autoencoder.NAME, config.autoencoder.run
+    folder = own if (own / frozen_autoencoder.CARD).exists() or not run else Path(run) / frozen_autoencoder.NAME
+    if not (folder / frozen_autoencoder.CARD).exists():
+        return  # to be trained, or refused where it is copied
+    planned = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
+    if (found := frozen_autoencoder.compression(folder)) != planned:
+        raise UsageError(
+            f"The autoencoder in {folder} has {found}, and that of config.autoencoder.train {planned}: give "
+            "config.autoencoder.train.model the values that it was trained with."
+        )
 
 
 def _learner(config: ConfigDict, latent_shape: tuple[int, int, int, int]) -> Learner:
@@ -206,22 +244,12 @@ def obtain_autoencoder(config: ConfigDict, workdir: Path) -> frozen_autoencoder.
         trained = Path(config.autoencoder.run) / frozen_autoencoder.NAME
     else:
         trained = workdir / "autoencoder_run" / frozen_autoencoder.NAME
-        if not (own / "autoencoder.json").exists():  # the same on every process: it comes after all have trained
+        if not (own / frozen_autoencoder.CARD).exists():  # the same on every process: it comes after all have trained
             train = config.autoencoder.train.copy_and_resolve_references()
             train.preemption_code = config.preemption_code
             _train_autoencoder(train, trained.parent)
-    hosts.on_first(_copy_autoencoder, trained, own)
+    hosts.on_first(frozen_autoencoder.copy, trained, own)
     return frozen_autoencoder.load(own, frozen_autoencoder.make_tiles(config.autoencoder.train.tiles))
-
-
-def _copy_autoencoder(trained: Path, own: Path) -> None:
-    if (own / "autoencoder.json").exists():
-        return
-    frozen_autoencoder.load(trained)  # refuse a bad one before copying it
-    own.mkdir(parents=True, exist_ok=True)
-    for name in ("weights.safetensors", "autoencoder.json"):  # the card last: it vouches for the weights
-        shutil.copyfile(trained / name, own / (name + ".tmp"))
-        (own / (name + ".tmp")).replace(own / name)
 
 
 def _train_autoencoder(config: ConfigDict, workdir: Path) -> None:

@@ -10,14 +10,13 @@ from jax.experimental import multihost_utils
 
 from vidflow.errors import Preempted
 
-_told = Event()  # a stop was asked for before the loop began
+_told = Event()  # a stop was asked for; never taken back, as a run may train an autoencoder in a loop before its own
 
 
 class Notice:
     """Within its context SIGTERM no longer ends the process but is remembered, for the loop to ask after each step."""
 
     def __init__(self) -> None:
-        self._asked = _told.is_set()
         self._before: Any = None
 
     def __enter__(self) -> "Notice":
@@ -31,10 +30,10 @@ class Notice:
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step: the same step on all hosts, soon after any of them was told."""
-        return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+        return _told.is_set() if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        _told.set()
 
 
 def stop_at_once(code: int) -> None:

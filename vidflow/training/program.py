@@ -70,7 +70,8 @@ def check(config: ConfigDict) -> None:
 
     Raises:
       UsageError: a value beyond its limit, a mesh that these devices do not give, a batch that does not divide over it,
-        an unknown optimizer, decay or dtype of gradients, or one that the model does not compute in.
+        an unknown optimizer, decay or dtype of gradients, or one that the model does not compute in, spikes of a single
+        loss.
     """
     limits.check(config)
     mesh = whole_mesh(config.mesh.to_dict())
@@ -79,6 +80,11 @@ def check(config: ConfigDict) -> None:
     make_optimizer(config.optimizer, {})
     learning_rate(config.optimizer, config.steps)
     matrices_as(config.gradient_dtype, {})
+    if config.stability.loss_spike and config.stability.window == 1:
+        raise UsageError(
+            "config.stability.window is 1, and one loss has no spread to look for a spike in: set it to 2 or more, or "
+            "loss_spike to 0."
+        )
     if config.gradient_dtype == "bfloat16" and config.get("model", {}).get("dtype") == "float32":
         raise UsageError(
             "config.gradient_dtype is bfloat16, to which matrices are rounded, and config.model.dtype float32, in "

@@ -1,6 +1,6 @@
 """Starting a run from the weights of another one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from vidflow.autoencoders import pretrained
 from vidflow.errors import UsageError
 from vidflow.models.growing import grow
+from vidflow.parallel import rules
 from vidflow.training import weights
 from vidflow.training.checkpoint import restore_ema
 from vidflow.training.state import State
@@ -44,16 +45,29 @@ def start_from(path: Path, state: State, patch_volume: int) -> State:
     """
     if pretrained.is_published(path):
         return _inflated(path, state)
+    grown = _grown(path, state.params, patch_volume, read=partial(multihost_utils.process_allgather, tiled=True))
+    return state.replace(
+        params=jax.tree.map(_placed, grown, state.params), ema=jax.tree.map(_placed, grown, state.ema)
+    )
+
+
+def check(path: Path, init: Callable[[jax.Array], Any], patch_volume: int) -> None:
+    """Raises UsageError: what `start_from` would refuse, before anything is made for a run."""
+    like = rules.unbox(jax.eval_shape(init, jax.random.key(0)))
+    if pretrained.is_published(path):
+        pretrained.read(path, like["params"])
+    else:
+        _grown(path, like, patch_volume, read=lambda leaf: np.zeros(leaf.shape, leaf.dtype))
+
+
+def _grown(path: Path, like: Any, patch_volume: int, read: Callable[[Any], np.ndarray]) -> Any:
     saved = weights.load(path)[0] if path.is_file() else averaged_weights(path)[0]
     try:
-        grown = grow(saved, state.params, patch_volume, read=partial(multihost_utils.process_allgather, tiled=True))
+        return grow(saved, like, patch_volume, read)
     except ValueError as difference:
         raise UsageError(
             f"config.init_from={path} is of another model ({difference}): use weights of the same widths and layers."
         ) from None
-    return state.replace(
-        params=jax.tree.map(_placed, grown, state.params), ema=jax.tree.map(_placed, grown, state.ema)
-    )
 
 
 def _inflated(path: Path, state: State) -> State:
