@@ -9,7 +9,7 @@
 Every clip of bounce has a sign with a word, which the caption quotes; words of several glyphs that are asked for in
 scoring were in no training caption. Arms are the subsets of the encoders that towers.py writes; `letters` reads only
 what is quoted. The towers are random and frozen (see there), so the tables show what a way of tokenizing lets through,
-not what training of the encoders adds. Results: experiments/text_encoders/RESULTS.md, of short captions so far.
+not what training of the encoders adds. Results: experiments/text_encoders/RESULTS.md.
 
 Arguments: `captions` (short, long), `bytes` for the reference, whose encoder of bytes is trained along, `autoencoder`
 for the config of the autoencoder, `smoke` for a run of seconds.
