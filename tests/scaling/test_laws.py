@@ -155,7 +155,7 @@ def test_one_bad_run_does_not_pull_the_formula():
 
 
 def test_the_envelope_of_curves_finds_the_best_sizes():
-    fitted = envelope.fit(curves(), resamples=20)
+    fitted, _ = envelope.fit(curves(), resamples=20)
     assert fitted["parameters"].law.exponent == pytest.approx(0.29 / 0.61, abs=0.03)
     loss = fitted["loss"]
     np.testing.assert_allclose(loss.y, CHINCHILLA.best(6.0)["loss"](loss.x), rtol=5e-3)
@@ -168,12 +168,12 @@ def curves(seeds=(1.0,), lengths=60):
 
 
 def test_the_better_of_two_seeds_is_not_the_envelope():
-    one, two = (envelope.fit(curves(seeds), resamples=20)["loss"] for seeds in ((1.0,), (0.95, 1.05)))
+    one, two = (envelope.fit(curves(seeds), resamples=20)[0]["loss"] for seeds in ((1.0,), (0.95, 1.05)))
     np.testing.assert_allclose(two.y, one.y, rtol=1e-9)
 
 
 def test_between_points_of_a_curve_tokens_grow_as_its_flops():
-    fitted = envelope.fit(curves(lengths=7), resamples=20)
+    fitted, _ = envelope.fit(curves(lengths=7), resamples=20)
     flops = 6 * fitted["parameters"].y * fitted["tokens"].y
     np.testing.assert_allclose(flops, fitted["tokens"].x, rtol=1e-9)
 
@@ -182,6 +182,14 @@ def test_an_envelope_without_an_interval_is_refused():
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e8, 1e11, 60)))
     with pytest.raises(UsageError, match="curves of at least 5 sizes, or its laws have no interval, and these are 4"):
         envelope.fit(Points(n, d, 6 * n * d, CHINCHILLA(n, d)))
+
+
+def test_how_many_draws_of_curves_have_no_law_is_said():
+    points = curves()
+    some = points.only(np.isin(points.parameters, np.unique(points.parameters)[2:11:2]))
+    # Three of five sizes or fewer have but one between their ends: 1 - (5! + 5 * 4! * 10) / 5^5 of draws.
+    (said,) = envelope.fit(some)[1]
+    assert float(said.split("%")[0]) / 100 == pytest.approx(1 - 1320 / 3125, abs=0.04)
 
 
 def tuned(noise, seed=0):

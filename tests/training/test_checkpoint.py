@@ -98,10 +98,13 @@ def test_a_step_of_an_impossible_date_is_set_aside(tmp_path, date):
     save(tmp_path / "c", 1, 2)
     metadata = tmp_path / "c" / "2" / "_CHECKPOINT_METADATA"
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"commit_timestamp_nsecs": date}))
+    with pytest.raises(UsageError, match="of step 2 in .* was saved at a time that cannot be"):
+        restore_ema(tmp_path / "c")
     checkpoints = Checkpoints(tmp_path / "c")
     assert int(checkpoints.restore(abstract(state())).step) == 1
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2.damaged"]
+    assert restore_ema(tmp_path / "c")[1] == 1
 
 
 @pytest.mark.parametrize(

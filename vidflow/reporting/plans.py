@@ -17,8 +17,9 @@ def as_text(plan: dict[str, Any]) -> str:
 
 def _one(plan: dict[str, Any]) -> list[str]:
     slices = "" if plan["slices"] == 1 else f"{plan['slices']} x "
+    devices = "" if plan["devices"] == 1 else f", {plan['devices']} devices"  # the layout says "one device"
     lines = [
-        f"{plan['step']} step on {slices}{plan['topology']}, {plan['devices']} devices: {_layout(plan)}",
+        f"{plan['step']} step on {slices}{plan['topology']}{devices}: {_layout(plan)}",
         f"  parameters        {plan['parameters']:,}",
     ]
     if plan["tokens"]:

@@ -47,7 +47,8 @@ def fit(points: Points, method: str) -> Found:
             formula, again, said = parametric.fit_with_intervals(points)
             return Found(parametric.best(formula, again, points), said=said, formula=formula, resampled=again)
         case "envelope":
-            return Found(envelope.fit(points))
+            found, said = envelope.fit(points)
+            return Found(found, said=said)
     raise UsageError(f"--method={method} is not a method of fitting: use one of {', '.join(METHODS)}.")
 
 

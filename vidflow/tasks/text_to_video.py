@@ -33,6 +33,7 @@ from vidflow.typing import RowKeys
 
 LEARNT_FROM = "latents_cache.json"  # of a run on a cache of latents that others share: which one
 
+
 def outline(config: ConfigDict) -> Learner:
     """What the config alone says of the task: latents have the compression of `config.autoencoder.train`.
 

@@ -127,11 +127,18 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
     the one with the lowest metric `best`, or of the newest undamaged one.
 
     Raises:
-      UsageError: the folder holds no such checkpoint, or only damaged ones.
+      UsageError: the folder holds no such checkpoint, only damaged ones, or one of a time that cannot be.
     """
     options = ocp.CheckpointManagerOptions(read_only=True)
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
+    try:
+        opened = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+    except (ValueError, OverflowError):  # Orbax asks each step when it was saved
+        raise UsageError(
+            f"The checkpoint of step {_undated(folder)[0]} in {folder} was saved at a time that cannot be: move it "
+            "away, or train on, which sets it aside."
+        ) from None
+    with opened as manager:
 
         def restore(step: int) -> tuple[dict[str, Any], dict[str, int]]:
             here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
