@@ -11,8 +11,8 @@ Results: experiments/scaling/RESULTS.md.
     vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws --holdout=largest
 
 The autoencoder is the demo's and lies beside this file, because one that the same command trains on another processor
-moves every loss by 4%. Every size is tried at four learning rates where it is first trained, and then at two: the best
-is higher for small models and for short runs.
+moves every loss by percents. Every size is tried at four learning rates where it is first trained, and then at two:
+the best is higher for small models and for short runs.
 Argument: `size` of the ladder, `flops` of the budget, from which the number of steps follows, `text` by cross-attention
 or in context. Clips are read from a cache, so large that none is seen more than four times up to 7e13 FLOPs. The two
 largest budgets are for an accelerator: a CPU would take days.

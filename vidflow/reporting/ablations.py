@@ -98,8 +98,9 @@ def _together(kept: Mapping[str, list[Row]]) -> list[str]:
     """Why arms change several values, a sentence a reason."""
     by_reason: dict[str, list[str]] = {}
     for arm, some in kept.items():
-        by_reason.setdefault(some[0]["together"], []).append(arm)
-    texts = {reason: arms[0] if len(arms) == 1 else f"{len(arms)} arms" for reason, arms in by_reason.items() if reason}
+        if len(some[0]["changed"]) > 1:
+            by_reason.setdefault(some[0]["together"], []).append(arm)
+    texts = {reason: arms[0] if len(arms) == 1 else f"{len(arms)} arms" for reason, arms in by_reason.items()}
     return [f"Several values are changed by {which}: {reason}." for reason, which in texts.items()]
 
 
@@ -116,7 +117,9 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _means(arm: str, some: list[Row], ablation: Ablation) -> list[str]:
     row, rate = some[0], some[0]["config"][RATE]
-    changed = ", ".join(f"`{name}={value}`" for name, value in row["changed"].items()) or "–"
+    # A tuple has become a list where rows were read from a file.
+    leaves = {name: tuple(value) if isinstance(value, list) else value for name, value in row["changed"].items()}
+    changed = ", ".join(f"`{name}={value}`" for name, value in leaves.items()) or "–"
     end = "*" if len(ablation.rates) > 1 and rate in (min(ablation.rates), max(ablation.rates)) else ""
     cells = [arm, changed, str(len(some)), f"{rate:g}{end}", f"{row['parameters']:,}", f"{row['flops']:.3g}"]
     for measure in ablation.measures:
