@@ -1,7 +1,7 @@
 """Train the arms of an ablation, at their best learning rate and with several seeds, and compare them in one table.
 
   vidflow ablate --config=experiments/ablations/blocks.py --workdir=runs/ablations/blocks --jobs=2
-  vidflow ablate --config=experiments/ablations/blocks.py:smoke --workdir=runs/smoke
+  vidflow ablate --config=experiments/ablations/blocks.py:smoke --workdir=runs/blocks_smoke
   vidflow ablate --config=experiments/ablations/blocks.py --results=runs/ablations/blocks/results.jsonl
 
 The file has a function ablation() beside its get_config; see vidflow/tasks/ablating.py. With the first seed every arm

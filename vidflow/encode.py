@@ -3,13 +3,13 @@
   vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
       --out=caches/bounce
   vidflow train --config=experiments/bounce/text_to_video.py --config.autoencoder.run=runs/demo_autoencoder \\
-      --config.data.source=cache --config.data.path=caches/bounce --workdir=runs/mine
+      --config.data.source=cache --config.data.path=caches/bounce --workdir=runs/cached
 
 Training encodes by itself into its run folder; this verb is for a cache that several runs share. An interrupted
 encode goes on where it stopped. On several hosts, give each a share of the same folder: --share=1/4, --share=2/4, ...
 
-Captions are encoded where config.text.encoders names frozen encoders, once each, into config.text.cache (default:
-text/ beside the latents), which other data sets and other subsets of these encoders may share.
+Captions are encoded by the frozen encoders that config.text.use names, where there are any, once each, into
+config.text.cache (default: text/ beside the latents), which other data sets and other subsets may share.
 """
 
 from collections.abc import Sequence

@@ -5,12 +5,13 @@
   vidflow evaluate --autoencoder=Wan2.1-T2V-14B-Diffusers/vae --config=experiments/moviegen/autoencoder.py \\
       --config.data.path=my_videos --config.data.frames=33
 
-Writes evaluation.json into the run folder (name -> mean, low, high, n; intervals of 95%), protocol.json and, for a
-text-to-video run, samples/. Autoencoders are scored by PSNR, SSIM and, with --lpips=FILE and --i3d=FILE, LPIPS and
-rFVD, under one protocol that is printed with the numbers, beside a floor: a codec without learning that stores no more
-numbers than the latents.
+With --run it writes evaluation.json into the run folder (name -> mean, low, high, n; intervals of 95%), protocol.json
+and, for a text-to-video run, samples/; with --autoencoder it prints the scores alone. Autoencoders are scored by PSNR,
+SSIM and, with --lpips=FILE and --i3d=FILE, LPIPS and rFVD, under one protocol that is printed with the numbers, beside
+a floor: a codec without learning that stores no more numbers than the latents.
 On bounce, a score such as bounce/shape is the share of samples in which the reader finds the shape that the prompt
-names; the reader's own accuracy on true clips and on reconstructions is printed beside it.
+names; the reader's own accuracy on true clips and on reconstructions is printed beside it. Of other videos nobody knows
+what is right: samples are of the captions of the first clips, one each, to be looked at.
 """
 
 import sys
@@ -29,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--autoencoder", metavar="DIR", help="a folder that diffusers saved; its data are those of --config"
     )
     cli.add_config_flags(parser, required=False)
-    parser.add_argument("--prompts", type=int, default=64, help="held-out prompts per number of objects (default: 64)")
-    parser.add_argument("--seeds", type=int, default=3, help="sampling seeds, 0 to SEEDS - 1 (default: 3)")
+    parser.add_argument(
+        "--prompts", type=int, default=64, help="of bounce: held-out prompts per number of objects (default: 64)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of bounce: sampling seeds, 0 to SEEDS - 1 (default: 3)")
     parser.add_argument(
         "--clips", type=int, default=256, help="clips that are reconstructed, and that the loss is of (default: 256)"
     )

@@ -2,14 +2,15 @@
 what encoding texts needs.
 
   vidflow export --run=runs/demo --out=demo.safetensors
-  vidflow export --run=runs/demo --step=600,900,1200 --out=mean.safetensors
+  vidflow export --run=runs/demo --step=900,1200 --out=mean.safetensors
   vidflow export --run=runs/tuned_a --run=runs/tuned_b --out=runs/tuned
   vidflow train --config=... --config.init_from=mean.safetensors --workdir=runs/next
   vidflow export --encoder=downloads/t5-v1_1-xxl --out=encoders/t5 --dtype=bfloat16
 
 The weights are the moving averages that a run samples with. Of several runs or steps their mean is taken, as Movie Gen
-does with its finetuned models (section 3.3). A name that ends in .safetensors becomes a file, whose tensors are
-named by their paths joined by "/"; another name becomes a folder that vidflow sample --run reads.
+does with its finetuned models (section 3.3); of steps there are those that config.checkpoint kept. A name that ends in
+.safetensors becomes a file, whose tensors are named by their paths joined by "/"; another name becomes a folder that
+vidflow sample --run reads.
 
 --encoder leaves out the decoder, or the tower of images, and takes no more memory than the folder's largest file.
 """

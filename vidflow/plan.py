@@ -6,7 +6,7 @@
   vidflow plan --config=experiments/moviegen/autoencoder.py --topology=v5e:2x2 --step=decode
   vidflow plan --config=experiments/moviegen/video.py:30b --topology=v5e:2x4 --step=text:ul2
 
-The real compiler for TPUs (pip install 'vidflow[plan]') compiles the very step that vidflow train would run. Nothing
+The real compiler for TPUs (pip install -e '.[plan]') compiles the very step that vidflow train would run. Nothing
 runs, so times are bounds: what each resource needs at its full speed. GENERATION:AxBxC counts the chips along each side
 of the slice; generations are v4, v5e, v5p, v6e and tpu7x. Without --mesh, closed formulas choose one. The exit code is
 1 if the step does not fit.

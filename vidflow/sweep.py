@@ -1,16 +1,19 @@
 """Run every point of a sweep and gather what they give in one table: results.jsonl, a line a point.
 
-  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop --backend=print
-  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop --jobs=2 --only=seed=0 --evaluate=loss
-  vidflow fit --results=runs/isoflop/results.jsonl --out=runs/isoflop/laws
+  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --backend=print
+  vidflow encode --config=experiments/bounce/text_to_video.py --config.autoencoder.run=experiments/scaling \\
+      --config.data.clips=262144 --out=runs/isoflop/latents
+  vidflow sweep --config=experiments/scaling/isoflop.py --workdir=runs/isoflop/sweep --jobs=2 --evaluate=loss
+  vidflow fit --results=runs/isoflop/sweep/results.jsonl --out=runs/isoflop/laws
 
 The file has a function sweep(add) beside its get_config, and calls add({"model.size": "demo", "seed": 1}) once a point.
 Each point is a run of vidflow train in a folder of its own, named by the digest of its config. The same command goes on
 after a kill: finished points are not run again, begun ones resume. A point also counts as finished by its rows in
 results.jsonl: copy the file to go on elsewhere. Any --config.NAME=VALUE that the points do not set holds for all, such
 as --config.data.path, the cache of latents (vidflow encode) that they share.
-Points that differ in `steps` alone, with config.optimizer.decay=stable, go on from one another's checkpoints
-(config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the longest.
+Points that differ in `steps` alone, with config.optimizer.decay=stable or constant, go on from one another's
+checkpoints (config.checkpoint.keep_every) where their rates part: the losses of several lengths for the price of the
+longest.
 Commands that --backend=tpu prints start a run and return: give each once launch/tpu_vm.sh status says that the one
 before it has ended. On several hosts evaluate wants --mesh besides. Where the folders are, the same command without
 --backend then writes the table.

@@ -2,8 +2,8 @@
 
   vidflow train --config=experiments/bounce/autoencoder.py --workdir=runs/demo_autoencoder
   vidflow train --config=experiments/bounce/text_to_video.py:smoke --workdir=runs/smoke
-  vidflow train --config=experiments/bounce/text_to_video.py --workdir=runs/mine \\
-      --config.data.source=folder --config.data.path=my_videos --config.steps=5000
+  vidflow train --config=experiments/bounce/text_to_video.py --workdir=runs/demo \\
+      --config.autoencoder.run=runs/demo_autoencoder --config.steps=5000
 
 On several hosts, give the same command with --distributed on each, and --workdir on storage that all of them share.
 TPU pods, GKE and Slurm tell JAX who belongs together. Elsewhere set JAX_COORDINATOR_ADDRESS (host and free port of
@@ -11,7 +11,9 @@ process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, and let config.mesh cover the 
 
 Any leaf of the config can be set with --config.NAME=VALUE; an unknown name is refused with the nearest known one.
 The run folder then holds config.json, provenance.json, metrics.jsonl (one line a step), TensorBoard events,
-checkpoints, and at the end the averaged weights.
+checkpoints, and at the end the averaged weights (of an autoencoder in autoencoder/). Without config.autoencoder.run a
+text-to-video run first trains the autoencoder that config.autoencoder.train describes. More steps train a finished run
+on.
 
 A run that is told to stop (SIGTERM, or a pod's notice of preemption) saves, and exits with config.preemption_code; 0
 means finished. A killed one goes on from its newest whole checkpoint.

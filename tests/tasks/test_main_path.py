@@ -283,6 +283,8 @@ def test_a_cache_made_once_serves_a_run_and_refuses_another_autoencoder(smoke_ru
             train.main([*common, *data, f"--workdir={tmp_path / name}", f"--config.data.{name}={value}"])
     with pytest.raises(UsageError, match=r"clips with captions = short.*give --config.data.captions=short"):
         train.main([*common, *data, f"--workdir={tmp_path / 'long'}", "--config.data.captions=long"])
+    with pytest.raises(UsageError, match="of an autoencoder that is trained already: name its run"):
+        train.main([common[0], *data, f"--workdir={tmp_path / 'unnamed'}"])
     shutil.rmtree(cache)
     encode.main([*common, f"--out={cache}", "--config.seed=1"])
     with pytest.raises(UsageError, match="The cache of latents is not the one that .*/run began with"):

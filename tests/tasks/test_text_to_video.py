@@ -32,6 +32,16 @@ def test_a_model_that_is_told_the_time_as_tokens_has_no_times_of_frames(time):
 
 
 @pytest.mark.parametrize(
+    "changed", [{"data.source": "folder", "data.path": "videos"}, {"autoencoder.train.data.source": "my_data.digits"}]
+)
+def test_an_autoencoder_is_not_trained_on_other_clips_than_the_run(tmp_path, changed):
+    config = configs.override(configs.load(TEXT_TO_VIDEO), list(changed.items()))
+    with pytest.raises(UsageError, match="and the autoencoder would learn from config.autoencoder.train.data.source"):
+        text_to_video.build(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("path", "said"), [("", "config.data.path is empty: name a folder"), ("nowhere", "nowhere holds no whole cache")]
 )
 def test_a_cache_that_is_none_is_refused_before_an_autoencoder_is_trained(tmp_path, path, said):

@@ -136,6 +136,6 @@ def devices(slice_: Slice) -> list[jax.Device]:
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         if "not installed" in reason:
-            raise UsageError("The TPU compiler is not installed: pip install 'vidflow[plan]'.") from None
+            raise UsageError("The TPU compiler is not installed: pip install -e '.[plan]'.") from None
         raise UsageError(f"The TPU compiler knows no slice {slice_.name}: {reason}") from None
     return list(description.devices)

@@ -59,9 +59,9 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     them.
 
     Raises:
-      UsageError: an autoencoder of another compression than the config's, latents of another one or of other clips,
-        sizes beyond the position tables or not divisible, weights to begin with of another model, captions too long, or
-        embeddings that a shared cache lacks.
+      UsageError: an autoencoder of another compression than the config's or to be trained on other clips, latents of
+        another one or of other clips, sizes beyond the position tables or not divisible, weights to begin with of
+        another model, captions too long, or embeddings that a shared cache lacks.
     """
     # Refuses what cannot be before an autoencoder is trained for it.
     attend.check(config.model.kernel, config.model.get("strategy"), jax.default_backend())
@@ -72,12 +72,12 @@ def build(config: ConfigDict, workdir: Path) -> loop.Task:
     data = config.data
     if not config.autoencoder.run:
         program.check(config.autoencoder.train)
+    cached = _open_cache(data.path) if data.source == "cache" else None
     _check_autoencoder(config, workdir)
     learner = outline(config)
     program.check_step(config, learner)
     if config.init_from and not (workdir / frozen_autoencoder.NAME).exists():
         warm_start.check(Path(config.init_from), learner.init, learner.patch_volume)
-    cached = _open_cache(data.path) if data.source == "cache" else None
     autoencoder = obtain_autoencoder(config, workdir)
     if cached is None:
         hosts.on_first(encode_clips, data, config.seed, autoencoder, workdir / "latents")
@@ -126,16 +126,34 @@ def _same_cache(cached: LatentsSource, workdir: Path) -> None:
 
 
 def _check_autoencoder(config: ConfigDict, workdir: Path) -> None:
-    """Of one that is trained already: plans and counts of FLOPs, which know the config alone, are of its latents."""
+    """That one to be trained will learn from what the run learns from. Of one that is trained already: plans and counts
+    of FLOPs, which know the config alone, are of its latents."""
     own, run = workdir / frozen_autoencoder.NAME, config.autoencoder.run
     folder = own if (own / frozen_autoencoder.CARD).exists() or not run else Path(run) / frozen_autoencoder.NAME
     if not (folder / frozen_autoencoder.CARD).exists():
+        if not run:
+            _check_pixels(config.data, config.autoencoder.train.data)
         return  # to be trained, or refused where it is copied
     planned = frozen_autoencoder.make_model(config.autoencoder.train.model).compression
     if (found := frozen_autoencoder.compression(folder)) != planned:
         raise UsageError(
             f"The autoencoder in {folder} has {found}, and that of config.autoencoder.train {planned}: give "
             "config.autoencoder.train.model the values that it was trained with."
+        )
+
+
+def _check_pixels(data: ConfigDict, own: ConfigDict) -> None:
+    """Of an autoencoder that the run trains for itself on `own` data."""
+    if data.source == "cache":
+        raise UsageError(
+            f"The latents in config.data.path={data.path} are of an autoencoder that is trained already: name its run "
+            "in config.autoencoder.run."
+        )
+    if (own.source, own.path) != (data.source, data.path):
+        raise UsageError(
+            f"config.data.source is '{data.source}', path '{data.path}', and the autoencoder would learn from "
+            f"config.autoencoder.train.data.source='{own.source}', path '{own.path}': train one on the same clips and "
+            "name its run in config.autoencoder.run, or set source and path there too."
         )
 
 
