@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for flag, source in (("step", "run"), ("best", "run"), ("dtype", "encoder")):
         if getattr(args, flag) and not getattr(args, source):
             raise UsageError(f"--{flag} is of what --{source} names: leave it out.")
+    if not args.out:
+        raise UsageError("--out is empty: name a file or a folder.")
     if args.encoder:
         _export_encoder(args.encoder, args.out, args.dtype or "bfloat16")
         return

@@ -257,6 +257,8 @@ def test_two_kinds_of_caption_are_refused(tmp_path):
         ('{"file": "a.mp4"}', "not {"),
         ('{"file": "a.mp4", "caption": 3}', "not {"),
         ('{"file": "no.mp4", "caption": "x"}', r"there is no video no\.mp4"),
+        (r'{"file": "a.mp4", "caption": "a \ud800"}', "half of a surrogate pair"),
+        (f'{{"file": "a.mp4", "caption": "{"x" * 100_000}"}}', "has 100000 characters"),
         ('{"file": "../a.mp4", "caption": "x"}', "there is no video"),
         ('{"file": "captions.jsonl", "caption": "x"}', "there is no video"),
         ('{"file": "./b.mp4", "caption": "x"}', "already has a caption in line 1"),

@@ -1,5 +1,7 @@
 """The cache of embeddings: every text once, whole or not at all, by one encoder."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,28 @@ def test_it_grows_with_the_data_sets_that_use_it(tmp_path):
     cache, _ = fill(tmp_path, ["bb", "ccc"], encode)
     assert encode.asked == ["ccc"] and "a" in cache
     assert len(list(tmp_path.glob("part-*.json"))) == 2
+
+
+def test_embeddings_are_those_of_the_encoder_that_is_named(tmp_path):
+    fill(tmp_path / "one", ["a"], digest="abc")
+    fill(tmp_path / "other", ["a", "bb"], digest="def")
+    for part in (tmp_path / "other").glob("part-*"):  # of a process that began the same folder at the same moment
+        shutil.copy(part, tmp_path / "one")
+    assert "bb" not in TextCache(tmp_path / "one", HOW) and "a" in TextCache(tmp_path / "one", HOW)
+    (tmp_path / "one" / "encoder.json").unlink()
+    with pytest.raises(UsageError, match="holds embeddings, and encoder.json, which says whose, is missing: restore"):
+        TextCache(tmp_path / "one", HOW, "def")
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
+    def broken(texts):
+        embeddings, mask = Encode()(texts)
+        embeddings[texts.index("bb"), 0] = np.nan
+        return embeddings, mask
+
+    with pytest.raises(UsageError, match="The embedding of 'bb' for .* is no number"):
+        fill(tmp_path, ["a", "bb"], broken)
+    assert not list(tmp_path.glob("part-*"))
 
 
 def test_an_interrupted_encode_goes_on_with_what_is_missing(tmp_path):

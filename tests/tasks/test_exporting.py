@@ -95,6 +95,11 @@ def test_a_checkpoint_that_is_not_there_is_a_sentence(smoke_run, out, flags, sen
     assert not out.exists()
 
 
+def test_a_name_is_wanted(tmp_path):
+    with pytest.raises(UsageError, match="--out is empty: name a file or a folder"):
+        export.main([f"--encoder={tmp_path}", "--out="])
+
+
 def test_weights_of_another_model_are_refused_by_their_first_difference(smoke_run, tmp_path):
     start = [f"--config={TEXT_TO_VIDEO}", f"--workdir={tmp_path / 'run'}", f"--config.autoencoder.run={smoke_run}"]
     cache = ["--config.data.source=cache", f"--config.data.path={smoke_run / 'latents'}"]

@@ -173,6 +173,7 @@ def test_training_from_a_shared_cache_runs_no_tower(made, tmp_path, monkeypatch)
     [
         (["--config.text.use=()"], "config.text.use is empty: name one or more of letters, meaning"),
         (['--config.text.use=("ul2",)'], "names 'ul2'"),
+        (['--config.text.use=("letters","meaning","letters")'], "names 'letters' twice"),
         (["--config.text.encoders.meaning.reads=all"], "reads='all': use one of prompt, quoted"),
         (["--config.text.prefix=FPS-{rate}. "], "the only name in braces is {fps}"),
         (["--config.text.encoders.meaning.path="], "config.text.encoders.meaning.path is empty"),
@@ -187,7 +188,11 @@ def test_settings_that_cannot_be_are_refused(made, tmp_path, flags, why):
 def test_encoders_are_dropped_together_and_each_on_its_own():
     text = settings.of_text_encoders()
     text.encoders.one, text.encoders.two = (settings.text_encoder("", tokens=2, width=3) for _ in range(2))
-    text.use, text.dropout, text.encoders.one.dropout = ("one", "two"), 0.2, 0.5
+    text.use, text.encoders.one.dropout, text.encoders.two.dropout = ("one", "two"), 0.5, 0.5
+    text.dropout = 0.0
+    apart = prompts.make_prompts(text, 8, jnp.float32).drops(jax.random.split(jax.random.key(0), 4000))
+    assert abs((apart["one"] & apart["two"]).mean() - 0.25) < 0.03  # each by draws of its own
+    text.dropout, text.encoders.two.dropout = 0.2, 0.0
     made = prompts.make_prompts(text, 8, jnp.float32)
     drops = made.drops(jax.random.split(jax.random.key(0), 4000))
     one, two = np.asarray(drops["one"]), np.asarray(drops["two"])

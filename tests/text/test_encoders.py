@@ -195,6 +195,25 @@ def test_a_table_of_positions_of_another_shape_is_refused_where_it_is_stretched_
         load_encoder(folder, tokens=tokens)
 
 
+@pytest.mark.parametrize("name", ["clip_projection", "clip_both_towers"])
+def test_a_projection_that_is_not_there_is_missed(tmp_path, name):
+    folder = published.folder(name, tmp_path / name)
+    _changed(folder, lambda t: t.pop("text_projection.weight"))
+    if name == "clip_projection":  # with which config.json is saved; that of the goldens never was
+        _told(folder, {"architectures": ["CLIPTextModelWithProjection"]})
+    with pytest.raises(UsageError, match="no tensor 'text_projection.weight'"):
+        load_encoder(folder)
+
+
+def test_an_embedding_under_its_other_name_is_read(tmp_path, folders):
+    folder = published.folder("t5", tmp_path / "t5")
+    _changed(folder, lambda t: t.update({"encoder.embed_tokens.weight": t.pop("shared.weight")}))
+    wanted = _encoder(folders, "t5").encode(TEXTS)[0]
+    np.testing.assert_array_equal(load_encoder(folder, tokens=LENGTH).encode(TEXTS)[0], wanted)
+    slim(folder, tmp_path / "slim", np.float32)
+    np.testing.assert_array_equal(load_encoder(tmp_path / "slim", tokens=LENGTH).encode(TEXTS)[0], wanted)
+
+
 @pytest.mark.parametrize("change", [{"max_position_embeddings": None}, {"text_config": None}, {"hidden_act": ["a"]}])
 def test_values_of_another_kind_in_the_config_of_a_clip_are_refused(tmp_path, change):
     folder = published.folder("clip", tmp_path / "clip")
@@ -231,6 +250,11 @@ def test_too_few_tokens_are_refused(folders, tokens):
         load_encoder(folders["clip"], tokens=tokens)
 
 
+def test_a_batch_of_no_rows_is_refused(folders):
+    with pytest.raises(UsageError, match="one row or more, not -1"):
+        load_encoder(folders["t5"], rows=-1)
+
+
 def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
     folder = published.folder("clip", tmp_path / "clip")
     _told(folder, {"num_attention_heads": 5})
@@ -256,6 +280,11 @@ def test_a_digest_tells_apart_all_that_changes_an_embedding(tmp_path, monkeypatc
 def test_a_tokenizer_beside_the_encoder_is_found(tmp_path):
     folder = published.folder("t5", tmp_path / "text_encoder_2")
     (tmp_path / "tokenizer_2").mkdir()
+    for other in ("vocab.json", "merges.txt"):  # an encoder's own counts more than one beside it
+        (tmp_path / "tokenizer_2" / other).write_text("no vocabulary")
+    assert load_encoder(folder).encode(["fine"])[1].any()
+    for other in (tmp_path / "tokenizer_2").iterdir():
+        other.unlink()
     (folder / "spiece.model").rename(tmp_path / "tokenizer_2" / "spiece.model")
     assert load_encoder(folder).encode(["fine"])[1].any()
     slim(folder, tmp_path / "slim", np.float32)  # a copy has it with it

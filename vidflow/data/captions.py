@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from vidflow.errors import UsageError
+from vidflow.text import tokenizers
 
 LISTED = "captions.jsonl"
 
@@ -41,7 +42,7 @@ def read(folder: Path, videos: dict[str, Path], others: bool = False) -> dict[st
     with `others` the folder may have captions of more than these.
 
     Raises:
-      UsageError: captions that contradict the folder, or are not text.
+      UsageError: captions that contradict the folder, or are not text that can be read as a prompt.
     """
     sidecars = {path for path in visible(folder) if path.suffix.lower() == ".txt"}
     listed = folder / LISTED
@@ -67,7 +68,7 @@ def _from_sidecars(sidecars: set[Path], videos: dict[str, Path], others: bool) -
             )
         owner[sidecar] = name
         try:
-            captions[name] = sidecar.read_text("utf-8-sig").strip()
+            captions[name] = _checked(sidecar.read_text("utf-8-sig"), f"{sidecar}")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise UsageError(f"{sidecar}, line {line}: not UTF-8 text; save it again") from error
@@ -97,8 +98,17 @@ def _from_lines(listed: Path, videos: dict[str, Path], others: bool) -> dict[str
                     f"{where}: {file} already has a caption in line {seen[name]}; remove one"
                 )
             seen[name] = number
-            captions[name] = caption.strip()
+            captions[name] = _checked(caption, where)
     return captions
+
+
+def _checked(caption: str, where: str) -> str:
+    """What no model reads, found before clips are encoded for it."""
+    try:
+        tokenizers.check(caption.strip())
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return caption.strip()
 
 
 def _entry(line: bytes, where: str) -> tuple[str, str]:

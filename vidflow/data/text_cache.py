@@ -2,6 +2,7 @@
 
     encoder.json                 the digest of the encoder, and how it was told to encode
     part-<digest>.safetensors    embeddings [all tokens, D] bfloat16, text after text; in the .json beside it the texts
+                                 and the digest of the encoder
 
 A part is named by its texts and written whole or not at all (`data.parts`), so an interrupted encode goes on with what
 is missing, several processes can write into one folder, and a cache grows with the data sets that use it.
@@ -9,6 +10,7 @@ is missing, several processes can write into one folder, and a cache grows with 
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,8 @@ class TextCache:
       digest: of the encoder; empty: whichever the folder has.
 
     Raises:
-      UsageError: the embeddings there are another encoder's or were made in another way, or `digest` is empty and there
-        are none.
+      UsageError: the embeddings there are another encoder's or were made in another way, nobody says whose they are, or
+        `digest` is empty and there are none.
     """
 
     def __init__(self, folder: Path, how: dict[str, Any], digest: str = "") -> None:
@@ -45,6 +47,11 @@ class TextCache:
             if not digest:
                 raise UsageError(f"{folder} holds no embeddings of texts: run vidflow encode.")
             files.make_folder(folder)
+            if any(folder.glob("part-*")):
+                raise UsageError(
+                    f"{folder} holds embeddings, and {record.name}, which says whose, is missing: restore it, or "
+                    "delete them to have them made again."
+                )
             files.write_record(record, {"encoder": digest, **how})
         found = files.read_record(record)
         self.digest = found.pop("encoder")
@@ -84,7 +91,7 @@ class TextCache:
           text_bytes: of the embeddings of the longest text, as `encode` gives them.
 
         Raises:
-          UsageError: no room.
+          UsageError: no room, or embeddings that are no numbers.
         """
         missing = [text for text in dict.fromkeys(texts) if text not in self]
         count = parts.slices_per_part(text_bytes)
@@ -94,14 +101,24 @@ class TextCache:
             yield len(some)
 
     def _write(self, texts: list[str], embeddings: np.ndarray, mask: np.ndarray) -> None:
-        name = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([self.digest, texts]).encode()).hexdigest()[:16]
         path = self._folder / f"part-{name}.safetensors"
+        finite = np.isfinite(embeddings).all(axis=(1, 2))
+        if not finite.all():
+            raise UsageError(
+                f"The embedding of '{texts[int(np.argmin(finite))][:60]}' for {self._folder} is no number: see to the "
+                "encoder's weights, or set config.text.dtype=float32."
+            )
         ends = mask.sum(axis=1).cumsum().tolist()
-        parts.write(path, embeddings.astype(ml_dtypes.bfloat16)[mask], ends, {"texts": texts})
+        said = {"texts": texts, "encoder": self.digest}
+        parts.write(path, embeddings.astype(ml_dtypes.bfloat16)[mask], ends, said)
         self._note(path)
 
     def _note(self, path: Path) -> None:
-        if card := parts.card(path):
+        card = parts.card(path)
+        if card and card.get("encoder", self.digest) != self.digest:  # of two that began the folder at once
+            logging.warning("%s holds embeddings of another encoder, which are not read.", path)
+        elif card:
             part = Part(path, card)
             for number, text in enumerate(card["texts"]):
                 self._place.setdefault(text, (part, number))

@@ -56,9 +56,11 @@ def encoders_in_use(text: ConfigDict) -> dict[str, ConfigDict]:
     """The settings of each, by name, in their order.
 
     Raises:
-      UsageError: none, or one that `text.encoders` has not.
+      UsageError: none, one twice, or one that `text.encoders` has not.
     """
     unknown = [name for name in text.use if name not in text.encoders]
+    if twice := [name for name in text.use if tuple(text.use).count(name) > 1]:
+        raise UsageError(f"config.text.use names '{twice[0]}' twice: name each encoder once.")
     if unknown or not text.use:
         what = f"names '{unknown[0]}'" if unknown else "is empty"
         raise UsageError(f"config.text.use {what}: name one or more of {', '.join(text.encoders)}.")

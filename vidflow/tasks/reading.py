@@ -227,8 +227,10 @@ class Embeddings:
         reads = self._encoders[name].reads
         if reads not in READS:
             raise UsageError(f"config.text.encoders.{name}.reads='{reads}': use one of {', '.join(READS)}.")
-        tokenizers.check(prompt)  # what the encoder does not read of it, too
-        return READS[reads](_written(self._config, prompt))
+        written = _written(self._config, prompt)
+        for text in (prompt, written):
+            tokenizers.check(text)  # what the encoder does not read of it, too
+        return READS[reads](written)
 
 
 def _encode(tower: pretrained.TextEncoder, mesh: Mesh, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

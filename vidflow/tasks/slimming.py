@@ -32,7 +32,7 @@ def slim(folder: Path, out: Path, dtype: Any) -> int:
     """
     config = files.read_json(folder / "config.json")
     family = published.family(config, folder)
-    weights = Tensors(folder, family.prefixes, family.others)
+    weights = Tensors(folder, family.prefixes, family.others, family.instead)
     if (out / SINGLE).exists() or (out / LISTED).exists():
         raise UsageError(f"{out} holds a model already: name another folder.")
     limit = max(Path(shard).stat().st_size for shard in weights.shards) // SHARE

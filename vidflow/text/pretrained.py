@@ -8,7 +8,7 @@ Of an encoder with a decoder, or a tower of text beside one of images, the encod
 to device one parameter at a time, and of a model that is spread over devices every host reads its share.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ class TextEncoder:
         """Of an embedding."""
         return self.module.size.width
 
-    def encode(self, texts: Sequence[str]) -> tuple[Float[np.ndarray, "B L D"], Bool[np.ndarray, "B L"]]:
+    def encode(self, texts: Iterable[str]) -> tuple[Float[np.ndarray, "B L D"], Bool[np.ndarray, "B L"]]:
         """The embeddings of each text's tokens, and which there are; elsewhere they are zero. L is the number of tokens
         of the longest text.
 
@@ -77,7 +77,7 @@ class TextEncoder:
                 embeddings[row, : len(ids[row])] = values[: len(ids[row])]
         return embeddings, mask
 
-    def pooled(self, texts: Sequence[str]) -> Float[np.ndarray, "B E"]:
+    def pooled(self, texts: Iterable[str]) -> Float[np.ndarray, "B E"]:
         """CLIP's one vector for each text.
 
         Raises:
@@ -86,8 +86,9 @@ class TextEncoder:
         if not isinstance(self.module, ClipText):
             raise UsageError("Only CLIP says something of a text as a whole: take its tokens' embeddings (encode).")
         size = self.module.size
-        vectors = np.zeros((len(texts), size.projection or size.width), np.float32)
-        for rows, (_, pooled) in self._batches(tokenizers.tokenize(self._tokenizer, texts, self.tokens)):
+        ids = tokenizers.tokenize(self._tokenizer, texts, self.tokens)
+        vectors = np.zeros((len(ids), size.projection or size.width), np.float32)
+        for rows, (_, pooled) in self._batches(ids):
             vectors[rows] = np.asarray(pooled, np.float32)[: len(rows)]
         return vectors
 
@@ -129,11 +130,13 @@ def load_encoder(
         the encoder has.
     """
     dtype = _precision(dtype)
+    if rows < 1:
+        raise UsageError(f"A batch of texts has one row or more, not {rows}.")
     if tokens and tokens < FEWEST:
         raise UsageError(f"A text encoder reads {FEWEST} tokens or more of a text, not {tokens}.")
     config = files.read_json(f"{path}/config.json")
     family = published.family(config, path)
-    weights = Tensors(path, family.prefixes, family.others)
+    weights = Tensors(path, family.prefixes, family.others, family.instead)
     module = _module(family, config, weights, dtype, path)
     trained, changes = T5_TOKENS, {}
     if isinstance(module, ClipText):
@@ -197,7 +200,9 @@ def _precision(dtype: Any) -> np.dtype:
 
 
 def tokenizer_folder(path: Any) -> str:
-    """Where the tokenizer is: beside the encoder, as diffusers' tokenizer_2 beside text_encoder_2, or with it."""
+    """Where the tokenizer is: with the encoder or beside it, as diffusers' tokenizer_2 beside text_encoder_2."""
+    if any(files.is_file(f"{path}/{name}") for name in tokenizers.FILES):
+        return str(path)
     where, slash, name = str(path).rstrip("/").rpartition("/")
     beside = f"{where}{slash}{name.replace('text_encoder', 'tokenizer')}"
     return beside if any(files.is_file(f"{beside}/{name}") for name in tokenizers.FILES) else str(path)

@@ -81,12 +81,14 @@ class Family(NamedTuple):
       names: of ours -> those of its tensors.
       prefixes: that its tensors may have before these names.
       others: beginnings of names of tensors that belong to no encoder of text.
+      instead: of a tensor -> the name that some files have it under.
     """
 
     module: Callable[[dict[str, Any], Collection[str], Any], nn.Module]
     names: dict[str, str]
     prefixes: tuple[str, ...]
     others: tuple[str, ...]
+    instead: dict[str, str]
 
 
 def family(config: dict[str, Any], path: Any) -> Family:
@@ -96,7 +98,7 @@ def family(config: dict[str, Any], path: Any) -> Family:
       UsageError: one that vidflow does not read.
     """
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UsageError(
             f"{path}/config.json describes a model of type {kind!r}: vidflow reads encoders of text of the types "
             f"{', '.join(FAMILIES)}."
@@ -133,6 +135,9 @@ def _clip(config: dict[str, Any], names: Collection[str], dtype: Any) -> ClipTex
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise UsageError(f"config.json describes the activation {activation!r}: vidflow knows {known}.")
+    # Towers beside one of images have it, and those that say so.
+    said = [str(name) for name in config.get("architectures") or ()]
+    projected = config["model_type"] == "clip" or any(name.endswith("WithProjection") for name in said)
     size = ClipSize(
         vocabulary=text.get("vocab_size", 49408),
         width=text.get("hidden_size", 512),
@@ -141,13 +146,14 @@ def _clip(config: dict[str, Any], names: Collection[str], dtype: Any) -> ClipTex
         feed_forward=text.get("intermediate_size", 2048),
         tokens=text.get("max_position_embeddings", 77),
         activation=activation,
-        projection=config.get("projection_dim", 512) if "text_projection.weight" in names else 0,
+        projection=config.get("projection_dim", 512) if projected or "text_projection.weight" in names else 0,
         epsilon=text.get("layer_norm_eps", 1e-5),
     )
     return ClipText(size, dtype)
 
 
-_T5 = Family(_t5, T5_NAMES, ("",), ("decoder.", "lm_head.", "encoder.embed_tokens."))
+_T5_OTHERS = ("decoder.", "lm_head.", "encoder.embed_tokens.")
+_T5 = Family(_t5, T5_NAMES, ("",), _T5_OTHERS, {"shared.weight": "encoder.embed_tokens.weight"})
 _CLIP_OTHERS = ("vision_model.", "visual_projection.", "logit_scale", "embeddings.position_ids")
-_CLIP = Family(_clip, CLIP_NAMES, ("text_model.", ""), _CLIP_OTHERS)
+_CLIP = Family(_clip, CLIP_NAMES, ("text_model.", ""), _CLIP_OTHERS, {})
 FAMILIES = {"t5": _T5, "umt5": _T5, "mt5": _T5, "clip": _CLIP, "clip_text_model": _CLIP}

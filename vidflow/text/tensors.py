@@ -1,6 +1,7 @@
 """The tensors of a folder of safetensors, one file or shards, read one part at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,20 @@ class Tensors:
     Attributes:
       shards: the paths of the files.
       shapes: name -> shape. Names are without the first of `prefixes` that any begins with; those that then begin with
-        one of `others` are left out.
+        one of `others` are left out. A tensor that is not there may have the name that `instead` has for it.
 
     Raises:
       UsageError: no weights there, an index that lists none, or a shard that is missing, cut short or lacks a tensor
         that the index lists.
     """
 
-    def __init__(self, folder: Any, prefixes: Sequence[str] = (), others: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Any,
+        prefixes: Sequence[str] = (),
+        others: tuple[str, ...] = (),
+        instead: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder, listed = folder, {}
         if files.is_file(f"{folder}/{SINGLE}"):
             self.shards = [f"{folder}/{SINGLE}"]
@@ -46,6 +53,7 @@ class Tensors:
             raise UsageError(f"{folder}/{shard} lacks '{missing[0]}', which {LISTED} lists: copy it again.")
         prefix = next((p for p in prefixes if any(name.startswith(p) for name in found)), "")
         place = {name.removeprefix(prefix): (shard, name) for name, shard in found.items()}
+        place = {name: place[other] for name, other in instead.items() if other in place} | place
         self._place = {name: where for name, where in place.items() if not name.startswith(others)}
         self.shapes = {name: tuple(self._slice(name).get_shape()) for name in self._place}
 

@@ -4,7 +4,7 @@ A word of control in a prompt ("</s>", "<|endoftext|>") is text like any other, 
 says otherwise: a prompt cannot end a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -75,14 +75,15 @@ class Words:
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", padding: int) -> None:  # noqa: F821
         tokenizer.no_padding()
-        self._tokenizer, self.padding, self.size = tokenizer, padding, tokenizer.get_vocab_size()
+        self._tokenizer, self.padding = tokenizer, padding
+        self.size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __call__(self, texts: Sequence[str], length: int) -> list[list[int]]:
         self._tokenizer.enable_truncation(length)
         return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[list[int]]:
+def tokenize(tokenizer: Tokenizer, texts: Iterable[str], length: int) -> list[list[int]]:
     """Identifiers of each text, at most `length`.
 
     Raises:
@@ -90,9 +91,10 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[li
     """
     if isinstance(texts, str):
         raise UsageError(f"'{texts[:40]}' is one text: encode a list of texts, [text] for a single one.")
-    for text in texts:
+    several = list(texts)
+    for text in several:
         check(text)
-    return tokenizer(texts, length)
+    return tokenizer(several, length)
 
 
 def check(prompt: str) -> None:
@@ -129,7 +131,9 @@ def load(folder: Any) -> Tokenizer:
         if name in there:
             return Pieces(there[name])
     padding = described.get("pad_token") or "<|endoftext|>"
-    padding = padding["content"] if isinstance(padding, dict) else padding
+    padding = padding.get("content") if isinstance(padding, dict) else padding
+    if not isinstance(padding, str):
+        raise UsageError(f"{there['tokenizer_config.json']} names no word in pad_token: copy it again.")
     if "vocab.json" in there and "merges.txt" in there:
         return clip_words(there["vocab.json"], there["merges.txt"], padding)
     if "tokenizer.json" in there:
@@ -156,12 +160,15 @@ def clip_words(vocabulary: str, merges: str, padding: str = "<|endoftext|>") -> 
 
     start, end = "<|startoftext|>", "<|endoftext|>"
     try:
-        pairs = models.BPE.from_file(vocabulary, merges, end_of_word_suffix="</w>", unk_token=end)
+        words, joined = models.BPE.read_file(vocabulary, merges)
+        pairs = models.BPE(words, joined, end_of_word_suffix="</w>", unk_token=end)
     except Exception as error:  # the library raises nothing narrower
         raise UsageError(f"{vocabulary} and {merges} are not CLIP's vocabulary ({error}): copy them again.") from None
     tokenizer = Tokenizer(pairs)
     if None in (numbers := [tokenizer.token_to_id(word) for word in (start, end, padding)]):
         raise UsageError(f"{vocabulary} lacks {start}, {end} or {padding}: it is not the vocabulary of a CLIP.")
+    if not joined:
+        raise UsageError(f"{merges} joins no letters to words: copy it again.")
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -172,6 +179,8 @@ def clip_words(vocabulary: str, merges: str, padding: str = "<|endoftext|>") -> 
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
+    if padding not in (start, end):  # transformers takes it for padding in a text too, as SDXL's "!"
+        tokenizer.add_special_tokens([padding])
     tokenizer.post_processor = processors.RobertaProcessing(
         (end, numbers[1]), (start, numbers[0]), trim_offsets=False, add_prefix_space=False
     )
