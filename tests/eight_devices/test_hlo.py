@@ -101,6 +101,27 @@ def test_every_collective_sends_its_share(operation, share):
     assert collective.bytes == 8 * 16 * 4 * share
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("mesh['a'=2,'b'=1,'c'=4] {'c'}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("mesh['a'=2,'b'=1,'c'=4] {'a','b'}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("mesh[a=2,c=4] {}", [[device] for device in range(8)]),
+        ("mesh['a'=2,'c'=2], device_ids=(0,2,1,3) {'c'}", [[0, 2], [1, 3]]),
+        ("mesh['a'=8] {'a':(1)2}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("mesh['a'=8] {'a':(2)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
+        ("mesh['a'=8] {'a':(1)2,'a':(4)2}", [[0, 1, 4, 5], [2, 3, 6, 7]]),
+    ],
+)
+def test_groups_along_axes_of_a_mesh(written, wanted):
+    assert _groups(f"x replica_groups={written}, use_global_device_ids=true, dimensions={{0}}") == wanted
+
+
+def test_groups_that_are_written_otherwise_are_not_taken_for_none():
+    with pytest.raises(ValueError, match="which devices replica_groups=new names"):
+        _groups("x replica_groups=new {'a'}, y")
+
+
 def test_both_notations_of_groups():
     assert _groups("x replica_groups={{0,2},{1,3}}, y") == [[0, 2], [1, 3]]
     assert _groups("x replica_groups=[2,2]<=[4], y") == [[0, 1], [2, 3]]

@@ -313,12 +313,32 @@ def _groups(text: str) -> list[list[int]]:
     listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", text)
     if listed:
         return [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+    if along := re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(([\d,]+)\))? \{(.*?)\}", text):
+        return _along(*along.groups())
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if not iota:
+        if noted := re.search(r"replica_groups=[^{]\S*", text):
+            raise ValueError(f"It is not known which devices {noted[0]} names.")
         return [[0]]
     shape, source = ([int(n) for n in part.split(",")] for part in iota.groups()[:2])
     order = [int(n) for n in iota[3].split(",")] if iota[3] else list(range(len(source)))
     return np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape[0], -1).tolist()
+
+
+def _along(mesh: str, devices: str | None, axes: str) -> list[list[int]]:
+    """Groups along axes of a mesh, as jax 0.12 writes them: 'a'=2,'b'=8 and 'a','b':(2)4, of which the last is the part
+    of b that counts 4 places, each of which has 8 / (2 x 4) of b's."""
+    sizes = {name: int(size) for name, size in re.findall(r"'?(\w+)'?=(\d+)", mesh)}
+    places = dict(zip(sizes, np.indices(tuple(sizes.values())).reshape(len(sizes), -1), strict=True))
+    for name, before, size in re.findall(r"'?(\w+)'?(?::\((\d+)\)(\d+))?", axes):
+        count = int(size or sizes[name])
+        width = sizes[name] // (int(before or 1) * count)
+        places[name] = places[name] - places[name] // width % count * width
+    order = [int(device) for device in devices.split(",")] if devices else range(math.prod(sizes.values()))
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for device, rest in zip(order, zip(*places.values(), strict=True), strict=True):
+        groups[rest].append(device)
+    return list(groups.values())
 
 
 def _axes(groups: Sequence[Sequence[int]], mesh_shape: dict[str, int]) -> tuple[str, ...]:
