@@ -141,7 +141,7 @@ def test_a_model_of_no_groups_is_not_normalised():
 
 @every
 def test_a_fresh_model_is_one_of_images(name):
-    """Each frame of a still video becomes what its image becomes; in float64, for shapes of products round otherwise."""
+    """Each frame of a still video becomes what its image becomes; in float64, for other shapes round otherwise."""
     layout = LAYOUTS[name]._replace(norm="rms")  # "clip" looks at all frames from the start
     with jax.enable_x64(True):
         module = CausalAutoencoder(layout, jnp.float64)
