@@ -218,7 +218,22 @@ def test_long_indexes_are_shown_in_part_and_counted_whole(light):
     write(light / "samples" / "index.json", [right] * 30 + [sample] * 10)
     found = page(light)
     assert len(found.videos) == inputs.MOST_SAMPLES == 32
-    assert "The first 32 of 40 samples. Every attribute is right in 30 of 40." in found.words()
+    assert "32 of 40 samples. Every attribute is right in 30 of 40." in found.words()
+
+
+def test_right_samples_are_counted_of_all_and_not_of_those_that_are_shown(light):
+    shown = json.loads((light / "samples" / "index.json").read_text())
+    right = {"prompt": "x", "seed": 0, "scores": {"colour": True}}
+    write(light / "samples" / "scores.json", [right] * 5 + shown)
+    assert "2 of 7 samples. Every attribute is right in 5 of 7." in page(light).words()
+
+
+def test_a_reference_that_is_not_there_is_refused(light, tmp_path):
+    with pytest.raises(UsageError, match="--reference=.*typo holds no samples: There is no"):
+        report.main([f"--run={light}", f"--reference={tmp_path / 'typo'}"])
+    for out in ("", str(tmp_path / "new" / "x.html")):
+        with pytest.raises(UsageError, match="give a file name in a folder that is there"):
+            report.main([f"--run={light}", f"--out={out}"])
 
 
 def test_big_videos_stop_the_section(light, monkeypatch):
@@ -242,7 +257,7 @@ def test_scores_of_several_objects_have_rows_of_their_own(light):
     write(light / "evaluation.json", {"bounce/colour": entry(0.9), "bounce/two_objects/colour": entry(0.8)})
     words = page(light).words()
     assert "two objects: colour 80.0% 77.0% to 82.0%" in words
-    assert "Right in its samples: colour 90.0%." in words
+    assert "Right in its samples of one object: colour 90.0%." in words
 
 
 def test_the_protocol_stands_under_the_scores(light):
@@ -453,7 +468,7 @@ def test_a_folder_that_is_no_run_is_refused(light, tmp_path, flag):
 
 
 def test_a_page_that_cannot_be_written_is_an_error(light):
-    with pytest.raises(UsageError, match="Cannot write .*No such file or directory"):
+    with pytest.raises(UsageError, match="cannot be written: give a file name in a folder that is there"):
         report.main([f"--run={light}", f"--out={light / 'no' / 'folder.html'}"])
-    with pytest.raises(UsageError, match="is a folder"):
+    with pytest.raises(UsageError, match="cannot be written: give a file name"):
         report.main([f"--run={light}", f"--out={light}"])

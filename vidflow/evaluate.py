@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.tasks import evaluation, frozen_autoencoder, reconstruction
     from vidflow.training import hosts, run_folder
 
-    parts = evaluation.named("--only", args.only) if args.only else ()
+    parts = evaluation.named("--only", args.only) if args.only is not None else ()
     judges = reconstruction.Judges(
         perceptual.load(args.lpips) if args.lpips else None, i3d.load(args.i3d) if args.i3d else None
     )

@@ -33,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     compared = [inputs.read_run(Path(folder)) for folder in args.compare]
     reference = inputs.read_samples(Path(args.reference)) if args.reference else None
     out = Path(args.out) if args.out else run.folder / "report.html"
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: give --out a file name.")
+    if isinstance(reference, inputs.Missing):
+        raise UsageError(f"--reference={args.reference} holds no samples: {reference.sentence}")
+    if args.out == "" or out.is_dir() or not out.parent.is_dir():
+        raise UsageError(f"--out={args.out} cannot be written: give a file name in a folder that is there.")
     files.write_whole(out, page.render(run, compared, reference))
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
 

@@ -10,6 +10,7 @@ and settings give the same video. A model that is too large for one device is sp
 several hosts with --distributed on each, as in vidflow train.
 """
 
+import math
 from collections.abc import Sequence
 
 from vidflow import cli
@@ -44,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vidflow.startup import start
 
     out = Path(args.out)
-    if out.suffix.lower() != ".mp4" or not out.parent.is_dir():
+    if out.suffix.lower() != ".mp4" or not out.parent.is_dir() or out.is_dir():
         raise UsageError(f"--out={args.out} cannot be written: name an .mp4 file in a folder that is there.")
+    if args.guidance is not None and not math.isfinite(args.guidance):
+        raise UsageError(f"--guidance={args.guidance} is no number: give one from 1 up.")
     if args.seed not in limits.SEEDS:
         raise UsageError(f"--seed={args.seed} is no seed: give a number from 0 to {limits.SEEDS[-1]}.")
 

@@ -78,6 +78,9 @@ def test_schedules_and_intervals_that_cannot_be_are_refused():
         with pytest.raises(UsageError, match="do not grow"), np.errstate(invalid="ignore"):
             flow_parts.make_sampling_times(config, 5)
     sampling.guidance_shape = "interval:low=0.9,high=0.1"
+    for low, high in ((0.9, 0.1), (5, 9), ("nan", 0.5)):
+        with pytest.raises(UsageError, match="is none: times are from 0"):
+            guidance.interval(3.0, float(low), float(high))
     with pytest.raises(UsageError, match="from t = 0.9 to 0.1 is none"):
         flow_parts.make_scale(sampling, 3.0, np.linspace(0, 1, 6))
 

@@ -31,6 +31,12 @@ def test_student_interval_of_a_textbook_case():
     assert mean - low == pytest.approx(high - mean)
 
 
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+def test_a_value_that_is_no_number_is_not_left_out(wrong):
+    found = intervals.mean([1.0, 2.0, wrong])
+    assert not np.isfinite(found.mean) and np.isnan(found.low) and found.n == 3
+
+
 def test_shares_that_differ_by_rounding_alone_are_the_same():
     thirds = [1 / 3, 2 / 3, 1.0, 1 / 3, 0.0, 2 / 3, 1 / 3] * 9
     one, other = np.mean(thirds), np.mean(sorted(thirds)) + np.spacing(0.5)

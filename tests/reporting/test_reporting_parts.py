@@ -69,6 +69,7 @@ def test_axes_suit_their_values():
     assert {"0", "100"} <= set(ticks([140.0, 150.0], "from zero"))
     assert {"1.2", "1.4"} <= set(ticks([1.2, 1.4]))
     assert {"0", "40"} <= set(ticks([-1.0, 0.0, 100.0]))
+    assert {"0.001", "0.0018"} <= set(ticks([0.001, 0.002], "linear"))
     for alone in ([5.0], [0.0], [2.0, 2.0]):
         assert len(ticks(alone)) > 3 and len(ticks(alone, "from zero")) > 3
 

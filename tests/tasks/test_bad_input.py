@@ -195,6 +195,7 @@ def test_counts_of_an_evaluation(capsys, smoke_run, flag):
         (["--out=x.gif"], "--out=x.gif cannot be written: name an .mp4 file"),
         (["--out=nowhere/x.mp4"], "--out=nowhere/x.mp4 cannot be written: name an .mp4 file in a folder that is there"),
         (["--seed=9223372036854775808"], "--seed=9223372036854775808 is no seed: give a number from 0 to 4294967295"),
+        (["--guidance=nan"], "--guidance=nan is no number"),
         (["--negative=a star", "--guidance=1"], "a guidance of 1 is none: add --guidance=3"),
     ],
 )

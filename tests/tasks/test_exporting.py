@@ -47,8 +47,12 @@ def test_an_exported_folder_samples_alone(smoke_run, tmp_path):
     assert json.loads(json.loads((folder / "provenance.json").read_text())["mean_of"]) == ["smoke at step 20"] * 2
     sample.main(["a red star", f"--run={folder}", f"--out={video}"])
     assert video.stat().st_size > 1000
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="is there and not empty: choose another"):
         export.main([f"--run={smoke_run}", f"--out={folder}"])
+    trained = (smoke_run / "autoencoder" / "weights.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="autoencoder is there and not empty"):
+        export.main([f"--run={smoke_run}", f"--out={smoke_run / 'autoencoder'}"])
+    assert (smoke_run / "autoencoder" / "weights.safetensors").read_bytes() == trained
     with pytest.raises(UsageError, match="holds no checkpoints to choose from"):
         export.main([f"--run={folder}", "--step=20", f"--out={tmp_path / 'again'}"])
 

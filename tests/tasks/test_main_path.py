@@ -220,6 +220,8 @@ def test_evaluation_scores_and_the_report_shows_them(smoke_run, tmp_path):
     assert run_folder.is_evaluated(run, ["--only=loss"])
     said = json.loads((run / "protocol.json").read_text())
     assert (said["split"], said["clips"]) == ("held out", scores["validation/flow_loss"]["n"])
+    with pytest.raises(UsageError, match="--only= names '': use autoencoder"):
+        evaluate.main([f"--run={run}", "--only="])
     with pytest.raises(UsageError, match="--only=los names 'los': use autoencoder, loss, samples"):
         evaluate.main([f"--run={run}", "--only=los"])
     for parts in ("loss", "autoencoder,loss"):

@@ -17,6 +17,7 @@ from vidflow.autoencoders.latents import Compression
 from vidflow.autoencoders.tiling import Tiles
 from vidflow.errors import UsageError
 from vidflow.metrics import i3d
+from vidflow.metrics.intervals import Interval
 from vidflow.tasks import evaluation, frozen_autoencoder, reconstruction
 from vidflow.training import run_folder
 
@@ -149,12 +150,23 @@ def test_a_run_leaves_its_protocol_beside_its_scores(smoke_run, tmp_path):
     )
 
 
+def test_samples_that_are_kept_are_of_all_prompts_and_not_of_the_first(tmp_path):
+    videos = np.zeros((40, 2, 16, 16, 3), np.uint8)
+    samples = [evaluation.Sample(f"prompt {number}", 0, frames, {}) for number, frames in enumerate(videos)]
+    evaluation.write(tmp_path, {}, None, samples, 8.0)
+    shown = json.loads((tmp_path / "samples" / "index.json").read_text())
+    assert [entry["prompt"] for entry in shown] == [f"prompt {number * 40 // 16}" for number in range(16)]
+    assert len(json.loads((tmp_path / "samples" / "scores.json").read_text())) == 40
+    assert len(list((tmp_path / "samples").glob("*.mp4"))) == 16
+
+
 def test_the_protocol_of_an_earlier_evaluation_does_not_stay(tmp_path):
     config = configs.load(AUTOENCODER)
     said = reconstruction.protocol(config.data, config.seed, 4, Compression(2, 4, 4, 4))
     evaluation.write(tmp_path, {}, said)
     assert (tmp_path / "protocol.json").exists()
-    evaluation.write(tmp_path, {}, None)
+    evaluation.write(tmp_path, {"loss": Interval(np.inf, np.nan, np.nan, 3)}, None)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["loss"]["mean"] is None
     assert not (tmp_path / "protocol.json").exists()
 
 

@@ -178,6 +178,13 @@ def test_scores_of_a_run_that_is_trained_further_are_not_taken_for_its_own(tmp_p
     assert run_folder.read_config(tmp_path).steps == 20
 
 
+def test_scores_of_a_run_that_goes_on_before_its_end_are_set_aside(tmp_path):
+    run_folder.prepare(tmp_path, config())
+    (tmp_path / "evaluation.json").write_text("{}")
+    run_folder.prepare(tmp_path, config())
+    assert not (tmp_path / "evaluation.json").exists() and (tmp_path / "evaluation_unfinished.json").exists()
+
+
 def test_scores_of_a_checkpoint_are_not_taken_for_those_of_the_end(tmp_path):
     run_folder.prepare(tmp_path, config())
     with run_folder.evaluating(tmp_path, []):

@@ -65,10 +65,13 @@ def interval(scale: float, low: float = 0.1, high: float = 0.9) -> Scale:
     """`scale` for low <= t <= high, 1 and half the cost elsewhere (Kynkaanniemi et al. 2024).
 
     Raises:
-      UsageError: low > high, between which there is nothing.
+      UsageError: low > high, between which there is nothing, or times beyond 0 and 1.
     """
-    if low > high:
-        raise UsageError(f"Guidance from t = {low:g} to {high:g} is none: correct config.sampling.guidance_shape.")
+    if not 0.0 <= low <= high <= 1.0:
+        raise UsageError(
+            f"Guidance from t = {low:g} to {high:g} is none: times are from 0 (noise) to 1 (data); correct "
+            "config.sampling.guidance_shape."
+        )
     return lambda t: jnp.where((low <= t) & (t <= high), scale, 1.0)
 
 

@@ -34,7 +34,9 @@ def proportion(values: Sequence[float] | np.ndarray, independent: int | None = N
 
 def mean(values: Sequence[float] | np.ndarray) -> Interval:
     """Mean of real values, with Student's interval. Its ends are not numbers where all values are equal, or there is
-    but one: nothing is known of their spread."""
+    but one, or one is infinite or no number: nothing is known of their spread."""
+    if not np.isfinite(values).all():
+        return Interval(float(np.mean(values)), np.nan, np.nan, len(values))
     if np.ptp(values) <= ROUNDING * np.max(np.abs(values)):
         return Interval(float(values[0]), np.nan, np.nan, len(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))

@@ -114,7 +114,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_samples(folder: Path, making: str = "") -> Samples | Missing:
-    """The samples that `folder/index.json` lists, in its order; `making` is the command that makes them."""
+    """The samples that `folder/index.json` lists, in its order, and the scores of all, which `folder/scores.json` has;
+    `making` is the command that makes them."""
     index = _json(folder / "index.json", making)
     if isinstance(index, Missing):
         return index
@@ -128,7 +129,9 @@ def read_samples(folder: Path, making: str = "") -> Samples | Missing:
         if room < 0 and shown:
             break
         shown.append(sample)
-    return Samples(tuple(shown), tuple(_scores(entry) for entry in index))
+    rows = _json(folder / "scores.json")
+    whole = isinstance(rows, list) and len(rows) >= len(index) and all(isinstance(row, dict) for row in rows)
+    return Samples(tuple(shown), tuple(_scores(row) for row in (rows if whole else index)))
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

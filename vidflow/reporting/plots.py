@@ -177,6 +177,11 @@ def _short_number(value: float, _: object = None) -> str:
     return f"{value:.4g}"
 
 
+def _shorter(tag: re.Match) -> str:
+    """A tag whose coordinates are in hundredths."""
+    return re.sub(r"\d+\.\d{3,}", lambda digits: f"{float(digits[0]):.2f}", tag[0])
+
+
 def _svg(figure: Figure, name: str) -> str:
     """The drawing with `name` read out in its place; the same drawing gives the same text."""
     written = io.StringIO()
@@ -188,7 +193,7 @@ def _svg(figure: Figure, name: str) -> str:
     view = re.search(r'viewBox="[^"]*"', text)[0]
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.S)  # it would apply to the whole page
-    body = re.sub(r"\d+\.\d{3,}", lambda digits: f"{float(digits[0]):.2f}", body)
+    body = re.sub(r"<[^>]*>", _shorter, body)  # not what is written between
     body = re.sub(r' id="[\w.]+_\d+"|<!--.*?-->', "", body)
     body = re.sub(r"M (\S+ \S+)\s+L \1\b", r"M\1h0", body)  # the dots
     body = re.sub(r">\s+<", "><", body)

@@ -20,7 +20,7 @@ def section(found: Samples | Missing) -> str:
 
 def _words(found: Samples) -> list[str]:
     total, shown = len(found.grades), len(found.shown)
-    words = [f"The first {shown} of {total} samples." if shown < total else f"{total} samples."]
+    words = [f"{shown} of {total} samples." if shown < total else f"{total} samples."]
     scored = [scores for scores in found.grades if scores]
     if scored:
         whole = sum(all(_grade(value) == "yes" for value in scores.values()) for scores in scored)

@@ -24,7 +24,8 @@ def headline(evaluation: dict[str, Any] | Missing) -> str:
     one_object = [name for name in _attributes(evaluation) if "/" not in name]
     means = [(name, part(evaluation[f"bounce/{name}"], "mean")) for name in one_object]
     shares = [f"{escape(name)} {percent(mean)}" for name, mean in means if mean is not None]
-    return f"Right in its samples: {', '.join(shares)}." if shares else ""
+    which = " of one object" if len(one_object) < len(_attributes(evaluation)) else ""
+    return f"Right in its samples{which}: {', '.join(shares)}." if shares else ""
 
 
 def section(run: Run) -> str:

@@ -34,6 +34,7 @@ from vidflow.worlds.bounce import grammar, reader, scene, signs
 BATCH = 64
 PARTS = ("autoencoder", "loss", "samples")
 SHOWN = 16  # samples kept as files
+SAMPLES, INDEX, SCORES = "samples", "index.json", "scores.json"
 
 Scores = dict[str, Interval]
 CHANCE = {
@@ -203,32 +204,37 @@ def generator_scores(
     return scores | {name: value for name, value in chance.items() if f"bounce/{name[7:]}" in scores}, everything
 
 
-def write(run: Path, scores: Scores, said: Protocol | None) -> None:
-    """`evaluation.json`: name -> mean, low, high, n, null where it is not known; and the protocol of those that are of
-    clips, if any are: that of an earlier evaluation does not stay."""
+def write(
+    run: Path, scores: Scores, said: Protocol | None, samples: Sequence[Sample] = (), fps: float | None = None
+) -> None:
+    """`evaluation.json`: name -> mean, low, high, n, null where it is not known; the protocol of those that are of
+    clips, if any are; and `samples/`, if there are any. Those of an earlier evaluation do not stay beside them."""
     table = {
-        name: {key: None if np.isnan(part) else part for key, part in value._asdict().items()}
+        name: {key: part if np.isfinite(part) else None for key, part in value._asdict().items()}
         for name, value in sorted(scores.items())
     }
     (run / "protocol.json").unlink(missing_ok=True)
+    if samples:
+        (run / SAMPLES / INDEX).unlink(missing_ok=True)  # of earlier ones: it vouches for the files, and comes last
     files.write_whole(run / "evaluation.json", json.dumps(table, indent=1) + "\n")
     if said is not None:
         files.write_whole(run / "protocol.json", json.dumps({**said._asdict(), "card": said.card()}, indent=1) + "\n")
+    if samples:
+        _write_samples(run / SAMPLES, samples, fps)
 
 
-def write_samples(run: Path, samples: Sequence[Sample], fps: float | None) -> None:
-    """`samples/`: the first videos as files named in index.json, and scores.json with a row for every sample."""
-    folder = run / "samples"
+def _write_samples(folder: Path, samples: Sequence[Sample], fps: float | None) -> None:
+    """Some videos as files named in index.json, evenly over all prompts and seeds, for the first are the easiest; and
+    scores.json with a row for every sample."""
     files.make_folder(folder)
-    (folder / "index.json").unlink(missing_ok=True)  # it vouches for the files, and comes last
     rows: list[dict[str, Any]] = [{"prompt": s.prompt, "seed": s.seed, "scores": s.scores} for s in samples]
-    shown = []
-    for number, (sample, row) in enumerate(zip(samples[:SHOWN], rows, strict=False)):
-        name = f"{number:03d}.mp4"
-        video.write(folder / name, sample.video, fps)
-        shown.append({"file": name, **row})
-    files.write_whole(folder / "scores.json", json.dumps(rows, indent=0) + "\n")
-    files.write_whole(folder / "index.json", json.dumps(shown, indent=1) + "\n")
+    count, shown = min(SHOWN, len(samples)), []
+    for number in range(count):
+        place, name = number * len(samples) // count, f"{number:03d}.mp4"
+        video.write(folder / name, samples[place].video, fps)
+        shown.append({"file": name, **rows[place]})
+    files.write_whole(folder / SCORES, json.dumps(rows, indent=0) + "\n")
+    files.write_whole(folder / INDEX, json.dumps(shown, indent=1) + "\n")
 
 
 def data_of(config: ConfigDict) -> ConfigDict:
@@ -288,9 +294,7 @@ def evaluate(
             source = make_source(data, seed=seed) if is_held_out(data) else held_out()
             captions = [source[index]["caption"] for index in range(min(len(source), SHOWN))]
             samples = samples_of(generator, captions, seeds[:1], lambda clip, prompt: {})
-    hosts.on_first(write, run, scores, said)
-    if samples:
-        hosts.on_first(write_samples, run, samples, data.fps)
+    hosts.on_first(write, run, scores, said, samples, data.fps)
     return said, scores
 
 

@@ -23,7 +23,7 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
 
     Raises:
       UsageError: a run without such a checkpoint, runs of different models or, for a folder, on latents of different
-        autoencoders or embeddings of different text encoders, or a folder that exists.
+        autoencoders or embeddings of different text encoders, or a folder that holds anything.
     """
     found: list[tuple[str, int]] = []
 
@@ -49,8 +49,8 @@ def export(runs: Sequence[Path], steps: Sequence[int], best: str, out: Path) -> 
 
 
 def _write_folder(runs: Sequence[Path], out: Path, params: Any, metadata: dict[str, str]) -> None:
-    if (out / "config.json").exists():
-        raise UsageError(f"{out} holds a run already: choose another --out.")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is there and not empty: choose another --out.")
     config = run_folder.read_config(runs[0])
     if "sampling" not in config:
         raise UsageError(f"{runs[0]} is a run of {config.get('task', 'another kind')}: export to a .safetensors file.")

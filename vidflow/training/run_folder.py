@@ -35,6 +35,7 @@ from vidflow.training import hosts
 FREE = ("steps", "mesh", "rules", "host_memory", "microbatches", "log_every", "checkpoint", "preemption_code")
 FREE += ("data.threads", "data.max_bad", "data.test_path")
 FREE += ("model.remat", "model.saved", "model.kernel", "model.strategy")
+FREE += ("sampling.batch",)  # rows that are sampled at a time do not see one another
 FREE += ("text.cache", "text.encoders.*.path")  # the caches hold the digests of the encoders
 UNTIL_SAVED = ("text.length",)  # found too short by the captions, which come with the latents
 
@@ -92,9 +93,11 @@ def _prepare(folder: Path, config: ConfigDict) -> None:
 
 
 def _set_scores_aside(folder: Path, steps: int) -> None:
-    """Of a finished run that is trained further: its scores and samples, which are of the weights that it had, get the
-    number of their steps in their names."""
+    """Of a run that is trained further: its scores and samples, which are of the weights that it had, get the number of
+    their steps in their names, if it had finished."""
     before = _finished_steps(folder)
+    if before is None:
+        _rename_scores(folder, "unfinished")
     if before is None or before >= steps:
         return
     _rename_scores(folder, str(before))

@@ -315,6 +315,9 @@ def score(reading: Reading, description: Description) -> dict[str, bool | float]
     earns nothing for one of them. Of several described objects, each is judged by the largest of
     its colour; where there is none, nothing about it is right. With several objects the values of
     object attributes are fractions over the objects that name them; with one, all are booleans.
+
+    An object counts that is there in `CORE_FRAMES` of the frames, so that a video that falls apart in its second half
+    loses little by it.
     """
     single = len(description.objects) == 1
     results: dict[str, list[bool]] = {}
