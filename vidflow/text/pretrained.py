@@ -24,7 +24,7 @@ from vidflow.text.clip import ClipText, longer
 from vidflow.text.t5 import T5Encoder
 from vidflow.text.tensors import Tensors
 
-REVISION = 2  # of this code: raised when the same files come to give other embeddings, whose caches are then refused
+REVISION = 3  # of this code: raised when the same files come to give other embeddings, whose caches are then refused
 ROWS = 32
 STEP = 16  # lengths of batches are multiples of it, so that few are compiled
 T5_TOKENS = 512  # with which T5 was trained; its positions know no end
@@ -201,8 +201,10 @@ def _precision(dtype: Any) -> np.dtype:
 
 def tokenizer_folder(path: Any) -> str:
     """Where the tokenizer is: with the encoder or beside it, as diffusers' tokenizer_2 beside text_encoder_2."""
-    if any(files.is_file(f"{path}/{name}") for name in tokenizers.FILES):
-        return str(path)
+
+    def has_one(folder: Any) -> bool:
+        return any(files.is_file(f"{folder}/{name}") for name in tokenizers.FILES)
+
     where, slash, name = str(path).rstrip("/").rpartition("/")
     beside = f"{where}{slash}{name.replace('text_encoder', 'tokenizer')}"
-    return beside if any(files.is_file(f"{beside}/{name}") for name in tokenizers.FILES) else str(path)
+    return beside if has_one(beside) and not has_one(path) else str(path)

@@ -134,8 +134,10 @@ def restore_ema(folder: Path, step: int | None = None, best: str = "") -> tuple[
     try:
         opened = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
     except (ValueError, OverflowError):  # Orbax asks each step when it was saved
+        if not (undated := _undated(folder)):
+            raise
         raise UsageError(
-            f"The checkpoint of step {_undated(folder)[0]} in {folder} was saved at a time that cannot be: move it "
+            f"The checkpoint of step {undated[0]} in {folder} was saved at a time that cannot be: move it "
             "away, or train on, which sets it aside."
         ) from None
     with opened as manager:
